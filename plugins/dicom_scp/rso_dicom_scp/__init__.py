@@ -1,0 +1,1 @@
+"""RSO receiver: DICOM C-STORE SCP."""

@@ -1,0 +1,1 @@
+"""RSO sender: DICOM C-STORE SCU."""

@@ -1,0 +1,1 @@
+"""RSO receiver: STOW-RS and the web uploader."""

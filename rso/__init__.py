@@ -1,0 +1,1 @@
+"""RSO (Radiology Services Online): teleradiology intake and routing."""

@@ -1,0 +1,1 @@
+"""Exams, matching, routing and delivery as plain functions over frozen Structs."""

@@ -1,0 +1,317 @@
+"""The ledger's tables; their migrations are written by hand in ``migrations/``.
+
+Keys are UUID7 (time-ordered). Times are UTC. JSON columns hold msgspec-encoded Structs of
+``rso.core`` or plain objects. Unique and partial indexes are made by the migrations.
+"""
+
+from piccolo.columns import (
+    JSON,
+    UUID,
+    BigInt,
+    Boolean,
+    Integer,
+    SmallInt,
+    Text,
+    Timestamptz,
+    Varchar,
+)
+from piccolo.table import Table
+
+__all__ = [
+    "ApiToken",
+    "Attachment",
+    "AuditEntry",
+    "Batch",
+    "Contact",
+    "Delivery",
+    "DeliveryItem",
+    "Destination",
+    "Exam",
+    "Facility",
+    "Hold",
+    "Instance",
+    "Login",
+    "Outbox",
+    "Radiologist",
+    "Session",
+    "Source",
+    "Study",
+    "User",
+]
+
+
+class Facility(Table, tablename="facility"):
+    id = UUID(primary_key=True)
+    code = Varchar(64)  # unique
+    name = Varchar(200, default="")
+    issuer_of_patient_id = Varchar(64, default="")
+    settings = JSON(default="{}")  # turnaround targets, retention, settle_seconds, opt-ins
+
+
+class Source(Table, tablename="source"):
+    id = UUID(primary_key=True)
+    facility = Varchar(64)  # facility code
+    channel = Varchar(32)
+    identity = Varchar(128)
+    kind = Varchar(16)
+    networks = JSON(default="[]")
+    certificate_fingerprint = Varchar(128, default="")
+    called_ae_title = Varchar(16, default="")
+    password_hash = Text(default="")
+    cleartext = Boolean(default=False)
+    last_instance_at = Timestamptz(null=True, default=None)
+
+
+class Radiologist(Table, tablename="radiologist"):
+    id = UUID(primary_key=True)
+    code = Varchar(64)  # unique
+    name = Varchar(200, default="")
+
+
+class Destination(Table, tablename="destination"):
+    id = UUID(primary_key=True)
+    radiologist = Varchar(64)  # radiologist code
+    code = Varchar(64)  # unique
+    sender = Varchar(32)
+    egress = Varchar(16, default="")  # passthrough | qualify | restore; empty: by default rule
+    options = JSON(default="{}")
+    paused = Boolean(default=False)
+    failures = Integer(default=0)  # consecutive transport faults; drives the breaker
+    open_until = Timestamptz(null=True, default=None)  # breaker
+    last_success_at = Timestamptz(null=True, default=None)
+    last_error = Text(default="")
+
+
+class Attachment(Table, tablename="attachment"):
+    id = UUID(primary_key=True)
+    facility = Varchar(64)
+    radiologist = Varchar(64)
+    conditions = JSON(default="{}")  # core.routing.Conditions
+
+
+class User(Table, tablename="user_account"):
+    id = UUID(primary_key=True)
+    email = Varchar(254)  # unique, lower case
+    name = Varchar(200, default="")
+    role = Varchar(16)
+    facilities = JSON(default="[]")  # facility codes; empty with role admin/coordinator: all
+    password_hash = Text(default="")
+    totp_secret = Text(default="")
+    totp_last_step = BigInt(default=0)  # replay block
+    recovery_codes = JSON(default="[]")  # hashes
+    disabled = Boolean(default=False)
+    preferences = JSON(default="{}")
+    created_at = Timestamptz()
+
+
+class Contact(Table, tablename="contact"):
+    id = UUID(primary_key=True)
+    owner_kind = Varchar(16)  # user | radiologist
+    owner = Varchar(254)  # email or code
+    channel = Varchar(32)
+    address = Varchar(254)
+    verified_at = Timestamptz(null=True, default=None)
+    opted_out = Boolean(default=False)
+
+
+class Session(Table, tablename="web_session"):
+    id = Varchar(64, primary_key=True)  # SHA-256 of the cookie
+    user = Varchar(254, default="")
+    data = Text(default="")
+    created_at = Timestamptz()
+    seen_at = Timestamptz()
+    expires_at = Timestamptz()
+
+
+class Login(Table, tablename="login_attempt"):
+    id = UUID(primary_key=True)
+    subject = Varchar(300)  # account or address, prefixed
+    at = Timestamptz()
+
+
+class ApiToken(Table, tablename="api_token"):
+    id = UUID(primary_key=True)
+    token_hash = Varchar(64)  # unique, SHA-256
+    user = Varchar(254, default="")
+    source = Varchar(128, default="")  # identity of a source on channel http_upload
+    name = Varchar(100, default="")
+    created_at = Timestamptz()
+    last_used_at = Timestamptz(null=True, default=None)
+    revoked_at = Timestamptz(null=True, default=None)
+
+
+class Exam(Table, tablename="exam"):
+    id = UUID(primary_key=True)
+    number = Varchar(10)  # unique
+    facility = Varchar(64)
+    origin = Varchar(16)
+    status = Varchar(16)
+    priority = SmallInt(default=2)  # Priority.rank
+    patient_name = Varchar(400, default="")
+    patient_id = Varchar(128, default="")
+    issuer_of_patient_id = Varchar(64, default="")
+    birth_date = Varchar(8, default="")
+    sex = Varchar(1, default="")
+    name_key = Varchar(400, default="")  # core.names.search_key(patient_name)
+    accession_number = Varchar(64, default="")
+    modality = Varchar(16, default="")
+    body_part = Varchar(64, default="")
+    request = JSON(default="{}")  # what people typed: indication, history, referrer, callback …
+    flags = JSON(default="[]")
+    expected_instances = Integer(null=True, default=None)
+    instances = Integer(default=0)  # linked primary instances
+    created_by = Varchar(254, default="")
+    owner = Varchar(254, default="")
+    created_at = Timestamptz()
+    updated_at = Timestamptz()
+    last_instance_at = Timestamptz(null=True, default=None)
+    settled_at = Timestamptz(null=True, default=None)
+    delivered_at = Timestamptz(null=True, default=None)
+
+
+class Batch(Table, tablename="batch"):
+    id = UUID(primary_key=True)
+    channel = Varchar(32)
+    facility = Varchar(64)
+    source = Varchar(128)
+    kind = Varchar(16)
+    peer_address = Varchar(64)
+    calling_ae_title = Varchar(16, default="")
+    called_ae_title = Varchar(16, default="")
+    exam_number = Varchar(10, default="")
+    user = Varchar(254, default="")
+    opened_at = Timestamptz()
+    closed_at = Timestamptz(null=True, default=None)
+
+
+class Study(Table, tablename="study"):
+    """One Study as one identity: the same Study with another identity is a row of its own."""
+
+    id = UUID(primary_key=True)
+    facility = Varchar(64)
+    study_instance_uid = Varchar(64)
+    identity = Varchar(64)  # digest of core.matching.identity_key(); unique with the two above
+    exam = UUID(null=True, default=None)
+    state = Varchar(16)  # pending | matched | held | stopped | rejected
+    row = SmallInt(default=0)  # row of the matching table that decided
+    patient_name = Varchar(400, default="")
+    patient_id = Varchar(128, default="")
+    issuer_of_patient_id = Varchar(64, default="")
+    birth_date = Varchar(8, default="")
+    sex = Varchar(1, default="")
+    name_key = Varchar(400, default="")
+    accession_number = Varchar(64, default="")
+    modality = Varchar(16, default="")
+    body_part = Varchar(64, default="")
+    study_date = Varchar(8, default="")
+    description = Varchar(200, default="")
+    kind = Varchar(16)  # of the source
+    exam_number = Varchar(10, default="")  # asserted by a bound upload
+    decision = JSON(default="{}")  # core.matching.Decision: the evidence
+    correct_identity = Boolean(default=False)  # released: leaves with the exam's identity
+    created_at = Timestamptz()
+    updated_at = Timestamptz()
+
+
+class Instance(Table, tablename="instance"):
+    id = UUID(primary_key=True)  # the spool's record id; also the archive's key
+    facility = Varchar(64)
+    study = UUID()
+    sop_instance_uid = Varchar(64)
+    sop_class_uid = Varchar(64)
+    series_instance_uid = Varchar(64)
+    transfer_syntax_uid = Varchar(64)
+    digest = Varchar(64)  # BLAKE3 over Transfer Syntax UID + dataset
+    size = BigInt()  # bytes of the dataset
+    offset = Integer(default=0)  # where the dataset begins in its archive file
+    modality = Varchar(16, default="")
+    series_number = Varchar(12, default="")
+    series_description = Varchar(64, default="")
+    instance_number = Varchar(12, default="")
+    number_of_frames = Integer(default=1)
+    conflict = Boolean(default=False)  # same SOP Instance UID, other digest: held on its own
+    batch = UUID()
+    received_at = Timestamptz()
+
+
+class Hold(Table, tablename="hold"):
+    id = UUID(primary_key=True)
+    kind = Varchar(16)  # study | instance
+    facility = Varchar(64)
+    study = UUID()
+    instance = UUID(null=True, default=None)
+    row = SmallInt(default=0)
+    reason = Varchar(64)
+    alarm = Boolean(default=False)
+    state = Varchar(16, default="open")  # open | released | created | rejected | recalled
+    exam = UUID(null=True, default=None)  # where it was released to
+    evidence = JSON(default="{}")
+    first_person = Varchar(254, default="")  # of two, where two are asked
+    resolved_by = Varchar(254, default="")
+    resolution = Text(default="")
+    opened_at = Timestamptz()
+    resolved_at = Timestamptz(null=True, default=None)
+
+
+class Delivery(Table, tablename="delivery"):
+    """An exam's way to one destination."""
+
+    id = UUID(primary_key=True)
+    exam = UUID()
+    destination = Varchar(64)  # destination code; unique with exam
+    priority = SmallInt(default=2)
+    state = Varchar(16)  # pending | sending | waiting | delivered | stopped
+    acknowledged = Integer(default=0)
+    total = Integer(default=0)
+    last_error = Text(default="")
+    created_at = Timestamptz()
+    updated_at = Timestamptz()
+
+
+class DeliveryItem(Table, tablename="delivery_item"):
+    """One instance's way to one destination."""
+
+    id = UUID(primary_key=True)
+    delivery = UUID()
+    destination = Varchar(64)
+    instance = UUID()  # unique with delivery
+    state = Varchar(16)  # pending | acknowledged | stopped | cancelled
+    priority = SmallInt(default=2)
+    attempts = Integer(default=0)
+    code = Varchar(16, default="")
+    reason = Varchar(200, default="")
+    next_at = Timestamptz()
+    lease_owner = Varchar(64, default="")
+    lease_until = Timestamptz(null=True, default=None)
+    acknowledged_at = Timestamptz(null=True, default=None)
+
+
+class Outbox(Table, tablename="outbox"):
+    """What must happen after a commit: React hooks and notifications."""
+
+    id = UUID(primary_key=True)
+    kind = Varchar(16)  # hook | notify
+    event = Varchar(64)
+    dedupe = Varchar(300)  # unique
+    exam = UUID(null=True, default=None)
+    payload = JSON(default="{}")
+    state = Varchar(16, default="queued")  # queued | accepted | delivered | failed | done
+    attempts = Integer(default=0)
+    history = JSON(default="[]")
+    next_at = Timestamptz()
+    lease_owner = Varchar(64, default="")
+    lease_until = Timestamptz(null=True, default=None)
+    created_at = Timestamptz()
+    done_at = Timestamptz(null=True, default=None)
+
+
+class AuditEntry(Table, tablename="audit"):
+    id = BigInt(primary_key=True)  # 1, 2, 3 … without gaps
+    at = Timestamptz()
+    actor = Varchar(254)
+    action = Varchar(64)
+    facility = Varchar(64, default="")
+    exam = Varchar(10, default="")
+    facts = JSON(default="{}")
+    previous = Varchar(64)
+    hash = Varchar(64)
