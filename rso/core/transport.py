@@ -197,13 +197,24 @@ class ReceiverContext(Struct, frozen=True, kw_only=True):
 
 
 class Receiver(ABC):
-    """Takes instances in on one channel. The constructor gets the plugin's typed config."""
+    """Takes instances in on one channel. The constructor gets the plugin's typed config.
+
+    ``config_type`` is the Struct that the section ``[plugins.<name>]`` is decoded into; ``role``
+    says which process runs it: ``receive``, or ``web`` for what is served by the web application.
+    """
 
     name: ClassVar[str]
+    config_type: ClassVar[type[Struct]]
+    role: ClassVar[str] = "receive"
 
     def __init__(self, config: Any, context: ReceiverContext) -> None:
         self.config = config
         self.context = context
+
+    @classmethod
+    def processes(cls, config: Any) -> int:  # noqa: ARG003  (a receiver may read it)
+        """How many receive processes share its port; one unless the receiver can do more."""
+        return 1
 
     @abstractmethod
     async def start(self) -> Sequence[str]:
@@ -277,6 +288,7 @@ class Sender(ABC):
     """
 
     name: ClassVar[str]
+    config_type: ClassVar[type[Struct]]
     options_type: ClassVar[type[Struct]]
 
     def __init__(self, config: Any, options: Any) -> None:
@@ -327,6 +339,7 @@ class Notifier(ABC):
     """Carries notifications on one channel."""
 
     name: ClassVar[str]
+    config_type: ClassVar[type[Struct]]
 
     def __init__(self, config: Any) -> None:
         self.config = config
