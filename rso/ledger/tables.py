@@ -116,7 +116,7 @@ class Contact(Table, tablename="contact"):
 
 class Session(Table, tablename="web_session"):
     id = Varchar(64, primary_key=True)  # SHA-256 of the cookie
-    user = Varchar(254, default="")
+    account = Varchar(254, default="")
     data = Text(default="")
     created_at = Timestamptz()
     seen_at = Timestamptz()
@@ -132,7 +132,7 @@ class Login(Table, tablename="login_attempt"):
 class ApiToken(Table, tablename="api_token"):
     id = UUID(primary_key=True)
     token_hash = Varchar(64)  # unique, SHA-256
-    user = Varchar(254, default="")
+    account = Varchar(254, default="")
     source = Varchar(128, default="")  # identity of a source on channel http_upload
     name = Varchar(100, default="")
     created_at = Timestamptz()
@@ -179,7 +179,7 @@ class Batch(Table, tablename="batch"):
     calling_ae_title = Varchar(16, default="")
     called_ae_title = Varchar(16, default="")
     exam_number = Varchar(10, default="")
-    user = Varchar(254, default="")
+    account = Varchar(254, default="")
     opened_at = Timestamptz()
     closed_at = Timestamptz(null=True, default=None)
 
@@ -193,12 +193,13 @@ class Study(Table, tablename="study"):
     identity = Varchar(64)  # digest of core.matching.identity_key(); unique with the two above
     exam = UUID(null=True, default=None)
     state = Varchar(16)  # pending | matched | held | stopped | rejected
-    row = SmallInt(default=0)  # row of the matching table that decided
+    table_row = SmallInt(default=0)  # row of the matching table that decided
     patient_name = Varchar(400, default="")
     patient_id = Varchar(128, default="")
     issuer_of_patient_id = Varchar(64, default="")
     birth_date = Varchar(8, default="")
     sex = Varchar(1, default="")
+    undecodable = Boolean(default=False)  # the name does not fit its declared character set
     name_key = Varchar(400, default="")
     accession_number = Varchar(64, default="")
     modality = Varchar(16, default="")
@@ -223,7 +224,7 @@ class Instance(Table, tablename="instance"):
     transfer_syntax_uid = Varchar(64)
     digest = Varchar(64)  # BLAKE3 over Transfer Syntax UID + dataset
     size = BigInt()  # bytes of the dataset
-    offset = Integer(default=0)  # where the dataset begins in its archive file
+    dataset_offset = Integer(default=0)  # where the dataset begins in its archive file
     modality = Varchar(16, default="")
     series_number = Varchar(12, default="")
     series_description = Varchar(64, default="")
@@ -240,7 +241,7 @@ class Hold(Table, tablename="hold"):
     facility = Varchar(64)
     study = UUID()
     instance = UUID(null=True, default=None)
-    row = SmallInt(default=0)
+    table_row = SmallInt(default=0)
     reason = Varchar(64)
     alarm = Boolean(default=False)
     state = Varchar(16, default="open")  # open | released | created | rejected | recalled
