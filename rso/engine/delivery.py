@@ -1,0 +1,227 @@
+"""Delivery: one courier a destination, its own queue, sessions and circuit breaker.
+
+Items are leased in the ledger, sent by threads, and their answers journalled in groups: after a
+crash only what was answered but not yet journalled is sent again.
+"""
+
+import asyncio
+import contextlib
+import queue
+import random
+import time
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from msgspec import structs
+
+from rso.core.delivery import backoff
+from rso.core.transport import Outcome, Sender, SendResult
+from rso.engine.context import Engine
+from rso.engine.outbox import emit
+from rso.engine.outgoing import Parcel, Preparer
+from rso.engine.sessions import Fault, SessionThreads
+from rso.engine.settle import conclude
+from rso.ledger.deliveries import (
+    Answer,
+    claim_items,
+    complete_items,
+    give_back,
+    next_due,
+    release_items,
+    renew_items,
+)
+from rso.ledger.exams import now
+
+__all__ = ["Courier"]
+
+log = structlog.get_logger(__name__)
+
+_LEASE_SECONDS = 120.0
+_AHEAD = 64  # items leased ahead for each session
+_GROUP_SECONDS = 0.05  # how long answers wait for company before they are journalled
+_IDLE_SECONDS = 1.0
+_RECONNECT_CAP_SECONDS = 60.0
+
+
+class Courier:
+    """Sends everything that is due to one destination, until it is closed."""
+
+    def __init__(
+        self, engine: Engine, code: str, sender: Sender, preparer: Preparer, owner: str
+    ) -> None:
+        self.engine = engine
+        self.code = code
+        self.owner = f"{owner}:{code}"
+        self.wake = asyncio.Event()
+        self.preparer = preparer
+        self.sender = sender
+        self.leased: dict[str, Parcel] = {}
+        self.failures = 0
+        self.open_until = 0.0  # monotonic; the breaker lets nothing through before
+        self.renew_at = 0.0
+        loop = asyncio.get_running_loop()
+        self.answers: queue.SimpleQueue[tuple[Parcel, SendResult | Fault]] = queue.SimpleQueue()
+        self.answered = asyncio.Event()
+
+        def answer(parcel: Parcel, result: SendResult | Fault) -> None:
+            self.answers.put((parcel, result))
+            loop.call_soon_threadsafe(self.answered.set)
+
+        self.sessions = SessionThreads(sender, preparer, answer)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then finish what is under way and give the rest back."""
+        try:
+            while not stop.is_set():
+                await self.journal()
+                if not await self._lease():
+                    await self._rest()
+        finally:
+            await asyncio.to_thread(self.sessions.close)
+            await self.journal()
+            await release_items(self.engine.ledger, self.owner)
+            self.sender.close()
+
+    async def _lease(self) -> bool:
+        """Lease more work where there is room for it; False when there is nothing to do now."""
+        if time.monotonic() < self.open_until or await self._is_paused():
+            return False
+        if self.leased and time.monotonic() > self.renew_at:
+            self.renew_at = time.monotonic() + _LEASE_SECONDS / 3
+            await renew_items(self.engine.ledger, self.owner, seconds=_LEASE_SECONDS)
+        room = _AHEAD * self.sender.parallel - len(self.leased)
+        if room < _AHEAD // 2:
+            return False
+        self.wake.clear()
+        rows = await claim_items(
+            self.engine.ledger, self.code, self.owner, limit=room, seconds=_LEASE_SECONDS
+        )
+        rows = [row for row in rows if row["item"] not in self.leased]
+        if not rows:
+            return False
+        self.renew_at = self.renew_at or time.monotonic() + _LEASE_SECONDS / 3
+        parcels = await self.preparer.parcels(rows)
+        self.leased.update((p.item, p) for p in parcels)
+        self.sessions.put(parcels)
+        return True
+
+    async def _is_paused(self) -> bool:
+        rows = await self.engine.ledger.fetch(
+            "SELECT paused FROM destination WHERE code = ?", self.code
+        )
+        return not rows or bool(rows[0]["paused"])
+
+    async def _rest(self) -> None:
+        """Wait for an answer, new work, or the time when something is due again."""
+        seconds = _IDLE_SECONDS
+        if not self.leased:
+            wait = self.open_until - time.monotonic()
+            if wait > 0:
+                seconds = min(wait, _IDLE_SECONDS)
+            elif due := await next_due(self.engine.ledger, self.code):
+                seconds = min(max((due - now()).total_seconds(), 0.02), _IDLE_SECONDS)
+        waits = [asyncio.ensure_future(e.wait()) for e in (self.answered, self.wake)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+            for task in waits:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if self.answered.is_set() and self.answers.qsize() < _AHEAD // 2:
+            await asyncio.sleep(_GROUP_SECONDS)
+
+    async def journal(self) -> None:
+        """Write down what the destination answered."""
+        self.answered.clear()
+        taken: list[tuple[Parcel, SendResult | Fault]] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self.answers.get_nowait())
+        if not taken:
+            return
+        answers = [self._judge(p, r) for p, r in taken if isinstance(r, SendResult) or r.item]
+        await self._write(answers)
+        faults = [r for _, r in taken if isinstance(r, Fault)]
+        succeeded = any(isinstance(r, SendResult) for _, r in taken)
+        for parcel, _ in taken:
+            self.leased.pop(parcel.item, None)
+        untried = [p.item for p, r in taken if isinstance(r, Fault) and not r.item]
+        await give_back(self.engine.ledger, self.owner, untried)
+        await self._note_health(faults, succeeded=succeeded)
+
+    def _judge(self, parcel: Parcel, result: SendResult | Fault) -> Answer:
+        attempts = parcel.attempts + 1
+        again = now() + timedelta(seconds=backoff(attempts, random.random()))  # noqa: S311
+        answer = Answer(
+            item=parcel.item,
+            delivery=parcel.delivery,
+            state="pending",
+            attempts=attempts,
+            next_at=again,
+            code=result.code,
+            reason=result.reason,
+        )
+        if isinstance(result, SendResult) and result.outcome is not Outcome.RETRY:
+            return structs.replace(answer, state=result.outcome.value, next_at=None)
+        return answer
+
+    async def _write(self, answers: list[Answer]) -> None:
+        if not answers:
+            return
+        ledger = self.engine.ledger
+        async with ledger.transaction():
+            changed = await complete_items(ledger, self.owner, answers)
+            marks = ",".join("?" * len(changed))
+            exams = await ledger.fetch(
+                f"SELECT DISTINCT exam FROM delivery WHERE id IN ({marks})",  # noqa: S608
+                *changed,
+            )
+            await conclude(self.engine, [row["exam"] for row in exams])
+            stopped: dict[str, Any] = {a.delivery: a for a in answers if a.state == "stopped"}
+            for delivery, answer in stopped.items():
+                rows = await ledger.fetch("SELECT exam FROM delivery WHERE id = ?", delivery)
+                await emit(
+                    ledger,
+                    "delivery_failed",
+                    exam=rows[0]["exam"],
+                    dedupe=f"delivery_failed:{delivery}:{answer.code}",
+                    facts={"destination": self.code, "code": answer.code, "reason": answer.reason},
+                )
+
+    async def _note_health(self, faults: list[Fault], *, succeeded: bool) -> None:
+        ledger = self.engine.ledger
+        if succeeded:
+            if self.failures:
+                log.info("destination answers again", destination=self.code)
+            self.failures = 0
+            await ledger.execute(
+                "UPDATE destination SET failures = 0, open_until = NULL, last_success_at = ?,"
+                " last_error = '' WHERE code = ?",
+                now(),
+                self.code,
+            )
+        if not faults or succeeded:
+            return
+        self.failures += 1
+        pause = min(backoff(self.failures, random.random()), _RECONNECT_CAP_SECONDS)  # noqa: S311
+        self.open_until = time.monotonic() + pause
+        back = self.sessions.drain()
+        for parcel in back:
+            self.leased.pop(parcel.item, None)
+        await give_back(ledger, self.owner, [p.item for p in back])
+        log.warning(
+            "destination fails",
+            destination=self.code,
+            reason=faults[-1].reason,
+            again_in_seconds=round(pause, 1),
+        )
+        await ledger.execute(
+            "UPDATE destination SET failures = ?, open_until = ?, last_error = ? WHERE code = ?",
+            self.failures,
+            now() + timedelta(seconds=pause),
+            faults[-1].reason[:500],
+            self.code,
+        )

@@ -1,0 +1,252 @@
+"""Intake: from spool records to archive, ledger and match.
+
+Every step may be repeated: the archive's key is the spool's record id, the ledger's keys are
+unique, and a record is released only after its archive file is synced and its row committed.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from rso.core.exam import ExamStatus
+from rso.core.matching import IncomingStudy, identity_key
+from rso.core.transport import Provenance
+from rso.engine.archive import file_digest, instance_digest
+from rso.engine.context import Engine
+from rso.engine.matcher import hold_conflicts, link_study, match_study
+from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
+from rso.ledger import Ledger, audit, tables
+from rso.ledger.exams import OPEN_STATUSES, exam_by_id, now
+from rso.ledger.holds import open_hold
+from rso.ledger.studies import upsert_studies
+
+__all__ = ["take_records"]
+
+log = structlog.get_logger(__name__)
+
+
+class _Arrival(Struct, frozen=True, kw_only=True):
+    """An instance on its way into the ledger."""
+
+    record: InstanceRecord
+    digest: str
+    conflict: bool = False
+
+
+async def take_records(engine: Engine, records: Sequence[Record]) -> int:
+    """Take records in; returns how many instances were new.
+
+    When it returns, the ledger has committed; the archive files are written but perhaps not yet
+    synced, so the records may be released only after the archive's next ``sync``.
+    """
+    instances = [r for r in records if isinstance(r, InstanceRecord)]
+    digests = await asyncio.to_thread(_digests, instances)
+    arrivals = await _select_new(engine.ledger, instances, digests)
+    await asyncio.to_thread(_store, engine, arrivals)
+    async with engine.ledger.transaction():
+        await _note_batches(engine.ledger, records)
+        await _note_alerts(engine.ledger, records)
+        groups: dict[str, list[_Arrival]] = defaultdict(list)
+        for arrival in arrivals:
+            groups[arrival.record.provenance.facility].append(arrival)
+        for facility, group in groups.items():
+            await _take_facility(engine, facility, group)
+    if arrivals:
+        log.info("instances taken in", new=len(arrivals), received=len(instances))
+    return len(arrivals)
+
+
+def _digests(instances: Sequence[InstanceRecord]) -> list[str]:
+    return [
+        instance_digest(r.header.transfer_syntax_uid, r.part10[r.dataset_offset :])
+        if r.part10 is not None
+        else file_digest(_large(r), r.dataset_offset, r.header.transfer_syntax_uid)
+        for r in instances
+    ]
+
+
+def _large(record: InstanceRecord) -> Any:
+    assert record.path is not None
+    return record.path
+
+
+async def _select_new(
+    ledger: Ledger, instances: Sequence[InstanceRecord], digests: Sequence[str]
+) -> list[_Arrival]:
+    """Leave out what is kept already: same facility, SOP Instance UID and digest."""
+    known: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for record in instances:
+        wanted[record.provenance.facility].add(record.header.sop_instance_uid)
+    for facility, uids in wanted.items():
+        marks = ",".join("?" * len(uids))
+        for row in await ledger.fetch(
+            "SELECT id, sop_instance_uid, digest FROM instance"  # noqa: S608
+            f" WHERE facility = ? AND sop_instance_uid IN ({marks})",
+            facility,
+            *uids,
+        ):
+            known[facility, row["sop_instance_uid"]][row["digest"]] = row["id"]
+    arrivals = []
+    for record, digest in zip(instances, digests, strict=True):
+        kept = known[record.provenance.facility, record.header.sop_instance_uid]
+        if digest not in kept:
+            arrivals.append(_Arrival(record=record, digest=digest, conflict=bool(kept)))
+            kept[digest] = record.record_id
+        elif kept[digest].replace("-", "") == record.record_id.replace("-", ""):
+            # The same record again, after a crash: its row is there, its file perhaps not.
+            arrivals.append(_Arrival(record=record, digest=digest, conflict=len(kept) > 1))
+        elif record.path is not None:
+            record.path.unlink(missing_ok=True)
+    return arrivals
+
+
+def _store(engine: Engine, arrivals: Sequence[_Arrival]) -> None:
+    for arrival in arrivals:
+        record = arrival.record
+        if record.part10 is not None:
+            engine.archive.put(record.record_id, record.part10)
+        else:
+            engine.archive.link(record.record_id, _large(record))
+
+
+async def _note_batches(ledger: Ledger, records: Sequence[Record]) -> None:
+    opened: dict[str, Provenance] = {}
+    for record in records:
+        if isinstance(record, BatchOpened | InstanceRecord):
+            opened.setdefault(record.batch_id, record.provenance)
+    await ledger.insert_rows(
+        tables.Batch,
+        [
+            {
+                "id": batch_id,
+                "channel": p.channel,
+                "facility": p.facility,
+                "source": p.source,
+                "kind": p.kind.value,
+                "peer_address": p.peer_address,
+                "calling_ae_title": p.calling_ae_title,
+                "called_ae_title": p.called_ae_title,
+                "exam_number": p.exam_number,
+                "account": p.user,
+                "opened_at": p.opened_at,
+                "closed_at": None,
+            }
+            for batch_id, p in opened.items()
+        ],
+        on_conflict="nothing",
+    )
+    at = now()
+    for batch_id in [r.batch_id for r in records if isinstance(r, BatchClosed)]:
+        await ledger.execute(
+            "UPDATE batch SET closed_at = ? WHERE id = ? AND closed_at IS NULL", at, batch_id
+        )
+    for channel, facility, source in {(p.channel, p.facility, p.source) for p in opened.values()}:
+        await ledger.execute(
+            "UPDATE source SET last_instance_at = ?"
+            " WHERE channel = ? AND facility = ? AND identity = ?",
+            at,
+            channel,
+            facility,
+            source,
+        )
+
+
+async def _note_alerts(ledger: Ledger, records: Sequence[Record]) -> None:
+    for record in records:
+        if isinstance(record, Alert):
+            await audit.append(
+                ledger, actor="receiver", action=record.kind, facts=dict(record.facts)
+            )
+
+
+async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[_Arrival]) -> None:
+    studies = [(_incoming(a.record), a.record.header.study_description[:200]) for a in arrivals]
+    rows = await upsert_studies(engine.ledger, facility, studies)
+    by_study: dict[str, list[_Arrival]] = defaultdict(list)
+    states: dict[str, dict[str, Any]] = {}
+    for arrival, (study, _) in zip(arrivals, studies, strict=True):
+        row = rows[study.study_instance_uid, identity_key(study)]
+        states[row["id"]] = row
+        by_study[row["id"]].append(arrival)
+    at = now()
+    await engine.ledger.insert_rows(
+        tables.Instance,
+        [_row(a, facility, study_id, at) for study_id, group in by_study.items() for a in group],
+        on_conflict="nothing",
+    )
+    for study_id, group in by_study.items():
+        fresh = [a.record.record_id for a in group if not a.conflict]
+        await _take_study(engine, states[study_id]["id"], fresh)
+
+
+def _incoming(record: InstanceRecord) -> IncomingStudy:
+    header, provenance = record.header, record.provenance
+    return IncomingStudy(
+        study_instance_uid=header.study_instance_uid,
+        patient=header.patient,
+        undecodable=header.undecodable,
+        accession_number=header.accession_number,
+        modality=header.modality,
+        body_part=header.body_part,
+        study_date=header.study_date,
+        kind=provenance.kind,
+        bound_exam_number=provenance.exam_number,
+    )
+
+
+def _row(arrival: _Arrival, facility: str, study_id: str, at: datetime) -> dict[str, Any]:
+    record, header = arrival.record, arrival.record.header
+    frames = header.number_of_frames.strip()
+    return {
+        "id": record.record_id,
+        "facility": facility,
+        "study": study_id,
+        "sop_instance_uid": header.sop_instance_uid,
+        "sop_class_uid": header.sop_class_uid,
+        "series_instance_uid": header.series_instance_uid,
+        "transfer_syntax_uid": header.transfer_syntax_uid,
+        "digest": arrival.digest,
+        "size": record.size,
+        "dataset_offset": record.dataset_offset,
+        "modality": header.modality[:16],
+        "series_number": header.series_number[:12],
+        "series_description": header.series_description[:64],
+        "instance_number": header.instance_number[:12],
+        "number_of_frames": int(frames) if frames.isdecimal() and len(frames) < 9 else 1,
+        "conflict": arrival.conflict,
+        "batch": record.batch_id,
+        "received_at": at,
+    }
+
+
+async def _take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> None:
+    """Match a Study, or let more instances follow a match that stands."""
+    ledger = engine.ledger
+    row = (await ledger.fetch("SELECT * FROM study WHERE id = ?", study_id))[0]
+    if row["state"] in {"pending", "rejected"}:
+        await match_study(engine, row)
+        return
+    if row["state"] != "matched":
+        return  # held or stopped: they wait with their Study
+    exam = await exam_by_id(ledger, row["exam"])
+    if exam is not None and ExamStatus(exam.status) in OPEN_STATUSES:
+        if fresh:
+            await link_study(engine, exam, study_id, fresh)
+        else:
+            await hold_conflicts(engine, row["facility"], study_id)
+    elif fresh:
+        await open_hold(
+            ledger,
+            kind="study",
+            facility=row["facility"],
+            study=study_id,
+            row=1,
+            reason="late",
+            evidence={"exam_number": exam.number if exam else ""},
+        )

@@ -1,0 +1,126 @@
+"""The outbox: React hooks run after commit, at least once, each plugin on its own.
+
+An event is written in the transaction of its cause. The loop calls every implementation in a
+thread; one that raises is tried again later and silences nobody else.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from rso.core.delivery import backoff
+from rso.engine.context import Engine
+from rso.ledger import Ledger, new_id, tables
+from rso.ledger.exams import exam_by_id, now
+
+__all__ = ["emit", "run_outbox"]
+
+log = structlog.get_logger(__name__)
+
+_LEASE_SECONDS = 60
+_IDLE_SECONDS = 1.0
+
+
+async def emit(
+    ledger: Ledger,
+    event: str,
+    *,
+    exam: str | None,
+    dedupe: str = "",
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Note that something happened; call inside the transaction that made it happen.
+
+    Args:
+        ledger: The ledger.
+        event: A React hook without its prefix (``exam_created``).
+        exam: Key of the exam.
+        dedupe: Events with the same text happen once; empty: always anew.
+        facts: Further arguments of the hook, without patient data.
+    """
+    at = now()
+    row_id = new_id()
+    await ledger.insert_rows(
+        tables.Outbox,
+        [
+            {
+                "id": row_id,
+                "kind": "hook",
+                "event": event,
+                "dedupe": dedupe or row_id,
+                "exam": exam,
+                "payload": msgspec.json.encode(facts or {}).decode(),
+                "state": "queued",
+                "attempts": 0,
+                "history": "[]",
+                "next_at": at,
+                "lease_owner": "",
+                "lease_until": None,
+                "created_at": at,
+                "done_at": None,
+            }
+        ],
+        on_conflict="nothing",
+    )
+
+
+async def run_outbox(engine: Engine, owner: str, stop: asyncio.Event) -> None:
+    """Deliver events to the plugins until ``stop`` is set."""
+    while not stop.is_set():
+        if not await deliver_events(engine, owner):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _IDLE_SECONDS)
+
+
+async def deliver_events(engine: Engine, owner: str, *, limit: int = 50) -> int:
+    """Deliver the events that are due; returns how many were tried."""
+    at = now()
+    skip = " FOR UPDATE SKIP LOCKED" if engine.ledger.kind == "postgres" else ""
+    rows = await engine.ledger.fetch(
+        "UPDATE outbox SET lease_owner = ?, lease_until = ? WHERE id IN ("  # noqa: S608
+        "SELECT id FROM outbox WHERE kind = 'hook' AND state = 'queued' AND next_at <= ?"
+        f" AND (lease_until IS NULL OR lease_until < ?) ORDER BY next_at, id LIMIT ?{skip})"
+        " RETURNING *",
+        owner,
+        at + timedelta(seconds=_LEASE_SECONDS),
+        at,
+        at,
+        limit,
+    )
+    for row in sorted(rows, key=lambda r: str(r["id"])):
+        await _deliver(engine, owner, row)
+    return len(rows)
+
+
+async def _deliver(engine: Engine, owner: str, row: dict[str, Any]) -> None:
+    history: dict[str, str] = msgspec.json.decode(row["history"]) or {}
+    facts: dict[str, Any] = msgspec.json.decode(row["payload"])
+    exam = await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None
+    for name, call in engine.plugins.react(f"rso_{row['event']}", exam=exam, **facts):
+        if history.get(name) == "done":
+            continue
+        try:
+            await asyncio.to_thread(call)
+        except Exception as exc:  # a plugin's own fault, kept and tried again
+            history[name] = f"{type(exc).__name__}: {exc}"[:200]
+            log.warning("plugin failed in hook", plugin=name, hook_name=row["event"])
+        else:
+            history[name] = "done"
+    done = all(result == "done" for result in history.values())
+    attempts = row["attempts"] + 1
+    await engine.ledger.execute(
+        "UPDATE outbox SET state = ?, attempts = ?, history = ?, next_at = ?, done_at = ?,"
+        " lease_owner = '', lease_until = NULL WHERE id = ? AND lease_owner = ?",
+        "done" if done else "queued",
+        attempts,
+        msgspec.json.encode(history).decode(),
+        now() + timedelta(seconds=0 if done else backoff(attempts)),
+        now() if done else None,
+        row["id"],
+        owner,
+    )

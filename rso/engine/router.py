@@ -1,0 +1,212 @@
+"""From a matched exam to its destinations: deliveries are made, stopped and made again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from rso.core.exam import Exam, ExamStatus
+from rso.core.routing import Attachment, Conditions, Destination, Route
+from rso.engine.context import Engine
+from rso.engine.outbox import emit
+from rso.ledger import Ledger
+from rso.ledger.deliveries import add_items, ensure_delivery, resume_items, stop_items
+from rso.ledger.exams import exam_by_id, now
+from rso.ledger.holds import close_hold, find_holds, open_hold
+
+__all__ = [
+    "NO_DESTINATION",
+    "attachments_of",
+    "find_route",
+    "resume_study",
+    "retry_routing",
+    "route_study",
+    "stop_study",
+]
+
+NO_DESTINATION = "no destination"
+
+
+async def attachments_of(ledger: Ledger, facility: str) -> list[Attachment]:
+    """The radiologists attached to a facility, with their destinations."""
+    rows = await ledger.fetch(
+        "SELECT a.radiologist, a.conditions, d.code, d.sender, d.egress, d.options"
+        " FROM attachment a LEFT JOIN destination d ON d.radiologist = a.radiologist"
+        " WHERE a.facility = ? ORDER BY a.id, d.code",
+        facility,
+    )
+    found: dict[tuple[str, str], list[Destination]] = {}
+    for row in rows:
+        destinations = found.setdefault((row["radiologist"], row["conditions"]), [])
+        if row["code"]:
+            destinations.append(
+                Destination(
+                    code=row["code"],
+                    radiologist=row["radiologist"],
+                    sender=row["sender"],
+                    egress=row["egress"],
+                    options=msgspec.json.decode(row["options"]),
+                )
+            )
+    return [
+        Attachment(
+            facility=facility,
+            radiologist=radiologist,
+            conditions=msgspec.json.decode(conditions, type=Conditions),
+            destinations=tuple(destinations),
+        )
+        for (radiologist, conditions), destinations in found.items()
+    ]
+
+
+async def find_route(engine: Engine, exam: Exam) -> Route | None:
+    """Where the exam goes now; ``None`` when nothing fits."""
+    attachments = await attachments_of(engine.ledger, exam.facility)
+    route: Route | None = engine.hook.rso_route_exam(exam=exam, attachments=attachments)
+    return route if route and route.destinations else None
+
+
+async def route_study(
+    engine: Engine, exam: Exam, study_id: str, instances: Sequence[str] | None = None
+) -> bool:
+    """Queue a matched Study's instances for the exam's destinations.
+
+    Args:
+        engine: The engine.
+        exam: The exam, as it stands.
+        study_id: A row of ``study``.
+        instances: Keys of those that just arrived; ``None`` means all that were never queued.
+
+    Returns:
+        False when no destination fits; the Study is then held, alarmed.
+    """
+    ledger = engine.ledger
+    studies = await ledger.fetch("SELECT modality, state FROM study WHERE id = ?", study_id)
+    if not studies or studies[0]["state"] != "matched":
+        return True
+    if not exam.modality:
+        exam = structs.replace(exam, modality=studies[0]["modality"])
+    route = await find_route(engine, exam)
+    if route is None:
+        hold_id = await open_hold(
+            ledger,
+            kind="study",
+            facility=exam.facility,
+            study=study_id,
+            reason=NO_DESTINATION,
+            alarm=True,
+            evidence={"exam_number": exam.number},
+        )
+        if hold_id:
+            await emit(
+                ledger,
+                "study_held",
+                exam=exam.id,
+                dedupe=f"study_held:{hold_id}",
+                facts={"hold": hold_id, "reason": NO_DESTINATION},
+            )
+        return False
+    await _queue(ledger, exam, study_id, route, instances)
+    engine.work.set()
+    return True
+
+
+async def _queue(
+    ledger: Ledger, exam: Exam, study_id: str, route: Route, instances: Sequence[str] | None
+) -> None:
+    for destination in route.destinations:
+        delivery = await ensure_delivery(ledger, exam.id, destination.code, exam.priority.rank)
+        queue = instances
+        if queue is None:
+            await _requeue_cancelled(ledger, delivery, study_id)
+            queue = await _never_queued(ledger, delivery, study_id)
+        await add_items(ledger, delivery, destination.code, queue, exam.priority.rank)
+
+
+async def _never_queued(ledger: Ledger, delivery: str, study_id: str) -> list[str]:
+    rows = await ledger.fetch(
+        "SELECT i.id FROM instance i LEFT JOIN delivery_item d"
+        " ON d.instance = i.id AND d.delivery = ?"
+        " WHERE i.study = ? AND NOT i.conflict AND d.id IS NULL ORDER BY i.id",
+        delivery,
+        study_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def _requeue_cancelled(ledger: Ledger, delivery: str, study_id: str) -> None:
+    """A Study that was recalled and is released to the same exam again is sent again."""
+    await ledger.execute(
+        "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?"
+        " WHERE delivery = ? AND state = 'cancelled'"
+        " AND instance IN (SELECT id FROM instance WHERE study = ?)",
+        now(),
+        delivery,
+        study_id,
+    )
+
+
+async def retry_routing(engine: Engine) -> int:
+    """Route what had no destination, after facilities or radiologists changed."""
+    routed = 0
+    for hold in await find_holds(engine.ledger):
+        if hold.reason != NO_DESTINATION:
+            continue
+        async with engine.ledger.transaction():
+            rows = await engine.ledger.fetch("SELECT exam FROM study WHERE id = ?", hold.study)
+            exam = await exam_by_id(engine.ledger, rows[0]["exam"]) if rows else None
+            if exam is None or not await route_study(engine, exam, hold.study):
+                continue
+            await close_hold(
+                engine.ledger,
+                hold.id,
+                state="released",
+                actor="routing",
+                resolution="a destination fits now",
+                exam=exam.id,
+            )
+            routed += 1
+    return routed
+
+
+async def stop_study(
+    engine: Engine, facility: str, study_instance_uid: str, *, but: str = ""
+) -> None:
+    """Stop routing whatever is linked of a Study: its identity is in question."""
+    for row in await _linked_rows(engine.ledger, facility, study_instance_uid, "matched"):
+        if row["id"] != but:
+            await _set_state(engine.ledger, row["id"], "stopped")
+            await stop_items(
+                engine.ledger, study=row["id"], reason="the Study's identity is in question"
+            )
+
+
+async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -> None:
+    """Route a stopped Study again."""
+    ledger = engine.ledger
+    for row in await _linked_rows(ledger, facility, study_instance_uid, "stopped"):
+        await _set_state(ledger, row["id"], "matched")
+        await resume_items(ledger, study=row["id"])
+        exam = await exam_by_id(ledger, row["exam"])
+        if exam is not None and exam.status is not ExamStatus.CANCELLED:
+            await route_study(engine, exam, row["id"])
+    engine.work.set()
+
+
+async def _linked_rows(
+    ledger: Ledger, facility: str, study_instance_uid: str, state: str
+) -> list[dict[str, Any]]:
+    return await ledger.fetch(
+        "SELECT id, exam FROM study WHERE facility = ? AND study_instance_uid = ?"
+        " AND state = ? AND exam IS NOT NULL",
+        facility,
+        study_instance_uid,
+        state,
+    )
+
+
+async def _set_state(ledger: Ledger, study_id: str, state: str) -> None:
+    await ledger.execute(
+        "UPDATE study SET state = ?, updated_at = ? WHERE id = ?", state, now(), study_id
+    )

@@ -1,0 +1,269 @@
+"""Deliveries in the ledger: one row an exam and destination, one an instance and destination."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from rso.ledger import Ledger, new_id, tables
+from rso.ledger.exams import now
+
+__all__ = [
+    "Answer",
+    "add_items",
+    "claim_items",
+    "complete_items",
+    "deliveries_of",
+    "ensure_delivery",
+    "give_back",
+    "next_due",
+    "release_items",
+    "renew_items",
+    "resume_items",
+    "stop_items",
+]
+
+_PENDING = "pending"
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What became of one claimed item.
+
+    Attributes:
+        state: ``acknowledged``, ``pending`` (again, not before ``next_at``) or ``stopped``.
+    """
+
+    item: str
+    delivery: str
+    state: str
+    code: str = ""
+    reason: str = ""
+    attempts: int = 0
+    next_at: datetime | None = None
+
+
+async def ensure_delivery(ledger: Ledger, exam_id: str, destination: str, priority: int) -> str:
+    """The key of the exam's delivery to a destination, made when it is new."""
+    at = now()
+    await ledger.insert_rows(
+        tables.Delivery,
+        [
+            {
+                "id": new_id(),
+                "exam": exam_id,
+                "destination": destination,
+                "priority": priority,
+                "state": _PENDING,
+                "acknowledged": 0,
+                "total": 0,
+                "last_error": "",
+                "created_at": at,
+                "updated_at": at,
+            }
+        ],
+        on_conflict="nothing",
+    )
+    rows = await ledger.fetch(
+        "SELECT id FROM delivery WHERE exam = ? AND destination = ?", exam_id, destination
+    )
+    return str(rows[0]["id"])
+
+
+async def add_items(
+    ledger: Ledger, delivery: str, destination: str, instances: Sequence[str], priority: int
+) -> None:
+    """Queue instances for a destination; those already queued or sent are left alone."""
+    at = now()
+    await ledger.insert_rows(
+        tables.DeliveryItem,
+        [
+            {
+                "id": new_id(),
+                "delivery": delivery,
+                "destination": destination,
+                "instance": instance,
+                "state": _PENDING,
+                "priority": priority,
+                "attempts": 0,
+                "code": "",
+                "reason": "",
+                "next_at": at,
+                "lease_owner": "",
+                "lease_until": None,
+                "acknowledged_at": None,
+            }
+            for instance in instances
+        ],
+        on_conflict="nothing",
+    )
+    await _recount(ledger, [delivery])
+
+
+async def claim_items(
+    ledger: Ledger, destination: str, owner: str, *, limit: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Lease the most urgent due items of a destination, with all that sending them needs."""
+    at = now()
+    skip = " FOR UPDATE SKIP LOCKED" if ledger.kind == "postgres" else ""
+    claimed = await ledger.fetch(
+        "UPDATE delivery_item SET lease_owner = ?, lease_until = ? WHERE id IN ("  # noqa: S608
+        "SELECT id FROM delivery_item WHERE destination = ? AND state = 'pending'"
+        " AND next_at <= ? AND (lease_until IS NULL OR lease_until < ?)"
+        f" ORDER BY priority, next_at, id LIMIT ?{skip}) RETURNING id",
+        owner,
+        at + timedelta(seconds=seconds),
+        destination,
+        at,
+        at,
+        limit,
+    )
+    if not claimed:
+        return []
+    marks = ",".join("?" * len(claimed))
+    return await ledger.fetch(
+        "SELECT d.id AS item, d.delivery, d.attempts, d.priority, i.id AS instance,"  # noqa: S608
+        " i.sop_class_uid, i.sop_instance_uid, i.transfer_syntax_uid, i.size, i.dataset_offset,"
+        " i.study, v.exam FROM delivery_item d JOIN instance i ON i.id = d.instance"
+        f" JOIN delivery v ON v.id = d.delivery WHERE d.id IN ({marks})"
+        " ORDER BY d.priority, d.next_at, d.id",
+        *[row["id"] for row in claimed],
+    )
+
+
+async def complete_items(ledger: Ledger, owner: str, answers: Sequence[Answer]) -> list[str]:
+    """Journal answers, fenced by the lease's owner; returns the deliveries that changed."""
+    at = now()
+    await ledger.execute_many(
+        "UPDATE delivery_item SET state = ?, code = ?, reason = ?, attempts = ?, next_at = ?,"
+        " acknowledged_at = ?, lease_owner = '', lease_until = NULL"
+        " WHERE id = ? AND lease_owner = ? AND state = 'pending'",
+        [
+            (
+                a.state,
+                a.code,
+                a.reason[:200],
+                a.attempts,
+                a.next_at or at,
+                at if a.state == "acknowledged" else None,
+                a.item,
+                owner,
+            )
+            for a in answers
+        ],
+    )
+    changed = sorted({a.delivery for a in answers})
+    await _recount(ledger, changed)
+    return changed
+
+
+async def release_items(ledger: Ledger, owner: str, *, but: str = "") -> None:
+    """Give leases back: those of ``owner``, or of everyone whose name begins so but ``but``."""
+    await ledger.execute(
+        "UPDATE delivery_item SET lease_owner = '', lease_until = NULL"
+        " WHERE state = 'pending' AND lease_owner LIKE ? AND lease_owner <> ?",
+        f"{owner}%",
+        but,
+    )
+
+
+async def give_back(ledger: Ledger, owner: str, items: Sequence[str]) -> None:
+    """End the leases of items that were not tried; they are due again at once."""
+    await ledger.execute_many(
+        "UPDATE delivery_item SET lease_owner = '', lease_until = NULL"
+        " WHERE id = ? AND lease_owner = ?",
+        [(item, owner) for item in items],
+    )
+
+
+async def renew_items(ledger: Ledger, owner: str, *, seconds: float) -> None:
+    """Keep the leases of ``owner`` for longer: a slow link must not lose its work."""
+    await ledger.execute(
+        "UPDATE delivery_item SET lease_until = ? WHERE lease_owner = ? AND state = 'pending'",
+        now() + timedelta(seconds=seconds),
+        owner,
+    )
+
+
+async def next_due(ledger: Ledger, destination: str) -> datetime | None:
+    """When the next pending item of a destination may be sent."""
+    rows = await ledger.fetch(
+        "SELECT next_at FROM delivery_item WHERE destination = ? AND state = 'pending'"
+        " ORDER BY next_at LIMIT 1",
+        destination,
+    )
+    return rows[0]["next_at"] if rows else None
+
+
+async def stop_items(
+    ledger: Ledger, *, reason: str, delivery: str = "", study: str = "", state: str = "stopped"
+) -> None:
+    """Take what is not yet acknowledged out of the queue, by delivery or by Study."""
+    where, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
+    touched = await ledger.fetch(
+        f"UPDATE delivery_item SET state = ?, code = '', reason = ?, lease_owner = '',"  # noqa: S608
+        f" lease_until = NULL WHERE state = 'pending' AND {where} RETURNING delivery",
+        state,
+        reason,
+        value,
+    )
+    await _recount(ledger, sorted({row["delivery"] for row in touched}))
+
+
+_OF_STUDY = "instance IN (SELECT id FROM instance WHERE study = ?)"
+
+
+async def resume_items(
+    ledger: Ledger, *, delivery: str = "", study: str = "", everything: bool = False
+) -> int:
+    """Queue stopped items again at once (``everything``: acknowledged ones too, a resend)."""
+    states = "('stopped', 'cancelled', 'acknowledged')" if everything else "('stopped')"
+    where, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
+    touched = await ledger.fetch(
+        "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?,"  # noqa: S608
+        f" lease_owner = '', lease_until = NULL WHERE state IN {states} AND {where}"
+        " RETURNING delivery",
+        now(),
+        value,
+    )
+    await _recount(ledger, sorted({row["delivery"] for row in touched}))
+    return len(touched)
+
+
+async def deliveries_of(ledger: Ledger, exam_id: str) -> list[dict[str, Any]]:
+    """An exam's deliveries, by destination."""
+    return await ledger.fetch(
+        "SELECT * FROM delivery WHERE exam = ? ORDER BY destination", exam_id
+    )
+
+
+async def _recount(ledger: Ledger, deliveries: Sequence[str]) -> None:
+    """Derive each delivery's counts and state from its items."""
+    for delivery in deliveries:
+        counts = await ledger.fetch(
+            "SELECT state, count(*) AS n, max(attempts) AS attempts FROM delivery_item"
+            " WHERE delivery = ? AND state <> 'cancelled' GROUP BY state",
+            delivery,
+        )
+        by_state = {row["state"]: row["n"] for row in counts}
+        waiting = next((r["attempts"] for r in counts if r["state"] == _PENDING), 0) or 0
+        total, acknowledged = sum(by_state.values()), by_state.get("acknowledged", 0)
+        await ledger.execute(
+            "UPDATE delivery SET acknowledged = ?, total = ?, state = ?, updated_at = ?"
+            " WHERE id = ?",
+            acknowledged,
+            total,
+            _state(by_state, acknowledged, total, waiting),
+            now(),
+            delivery,
+        )
+
+
+def _state(by_state: dict[str, int], acknowledged: int, total: int, attempts: int) -> str:
+    if by_state.get(_PENDING):
+        if attempts:
+            return "waiting"
+        return "sending" if acknowledged else _PENDING
+    if by_state.get("stopped"):
+        return "stopped"
+    return "delivered" if total and acknowledged == total else _PENDING

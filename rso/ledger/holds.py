@@ -1,0 +1,161 @@
+"""Holds in the ledger: what waits for a person's decision."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from rso.ledger import Ledger, new_id, tables
+from rso.ledger.exams import now
+
+__all__ = ["HoldRow", "close_hold", "find_holds", "hold_by_id", "open_hold", "reason_open"]
+
+
+class HoldRow(Struct, frozen=True, kw_only=True):
+    """A hold as it is listed.
+
+    Attributes:
+        kind: ``study`` or ``instance``.
+        row: Row of the matching table; 0 when the table did not decide.
+        instances: How many instances wait for this decision.
+    """
+
+    id: str
+    kind: str
+    row: int
+    reason: str
+    facility: str
+    instances: int
+    alarm: bool
+    state: str
+    study: str
+    instance: str | None
+    exam: str | None
+    evidence: dict[str, Any]
+    first_person: str
+    resolved_by: str
+    resolution: str
+    opened_at: Any
+    resolved_at: Any
+
+
+_SELECT = (
+    "SELECT h.*, CASE WHEN h.kind = 'instance' THEN 1 ELSE"
+    " (SELECT count(*) FROM instance i WHERE i.study = h.study) END AS instances FROM hold h"
+)
+
+
+def _row(values: Mapping[str, Any]) -> HoldRow:
+    return HoldRow(
+        id=values["id"],
+        kind=values["kind"],
+        row=values["table_row"],
+        reason=values["reason"],
+        facility=values["facility"],
+        instances=values["instances"],
+        alarm=values["alarm"],
+        state=values["state"],
+        study=values["study"],
+        instance=values["instance"],
+        exam=values["exam"],
+        evidence=msgspec.json.decode(values["evidence"]),
+        first_person=values["first_person"],
+        resolved_by=values["resolved_by"],
+        resolution=values["resolution"],
+        opened_at=values["opened_at"],
+        resolved_at=values["resolved_at"],
+    )
+
+
+async def open_hold(
+    ledger: Ledger,
+    *,
+    kind: str,
+    facility: str,
+    study: str,
+    reason: str,
+    instance: str | None = None,
+    row: int = 0,
+    alarm: bool = False,
+    evidence: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Open a hold; ``None`` when the same thing already waits for the same reason."""
+    if await reason_open(ledger, study=study, reason=reason, instance=instance):
+        return None
+    hold_id = new_id()
+    await ledger.insert_rows(
+        tables.Hold,
+        [
+            {
+                "id": hold_id,
+                "kind": kind,
+                "facility": facility,
+                "study": study,
+                "instance": instance,
+                "table_row": row,
+                "reason": reason,
+                "alarm": alarm,
+                "state": "open",
+                "exam": None,
+                "evidence": msgspec.json.encode(evidence or {}).decode(),
+                "first_person": "",
+                "resolved_by": "",
+                "resolution": "",
+                "opened_at": now(),
+                "resolved_at": None,
+            }
+        ],
+    )
+    return hold_id
+
+
+async def reason_open(
+    ledger: Ledger, *, study: str, reason: str = "", instance: str | None = None
+) -> bool:
+    """Whether an open hold on this Study (or instance) exists, for this reason or for any."""
+    where, values = "study = ? AND state = 'open'", [study]
+    if reason:
+        where += " AND reason = ?"
+        values.append(reason)
+    if instance:
+        where += " AND instance = ?"
+        values.append(instance)
+    rows = await ledger.fetch(f"SELECT id FROM hold WHERE {where} LIMIT 1", *values)  # noqa: S608
+    return bool(rows)
+
+
+async def hold_by_id(ledger: Ledger, hold_id: str) -> HoldRow | None:
+    """One hold."""
+    rows = await ledger.fetch(f"{_SELECT} WHERE h.id = ?", hold_id)
+    return _row(rows[0]) if rows else None
+
+
+async def find_holds(
+    ledger: Ledger, *, facilities: Sequence[str] | None = None, state: str = "open"
+) -> list[HoldRow]:
+    """Holds in this state, oldest first; ``facilities`` limits whose (``None`` means all)."""
+    if facilities is not None and not facilities:
+        return []
+    where, values = "h.state = ?", [state]
+    if facilities is not None:
+        where += f" AND h.facility IN ({','.join('?' * len(facilities))})"
+        values += facilities
+    rows = await ledger.fetch(f"{_SELECT} WHERE {where} ORDER BY h.opened_at, h.id", *values)
+    return [_row(values) for values in rows]
+
+
+async def close_hold(
+    ledger: Ledger, hold_id: str, *, state: str, actor: str, resolution: str, exam: str | None
+) -> None:
+    """Write how a hold ended."""
+    await ledger.execute(
+        "UPDATE hold SET state = ?, resolved_by = ?, resolution = ?, exam = ?, resolved_at = ?"
+        " WHERE id = ?",
+        state,
+        actor,
+        resolution,
+        exam,
+        now(),
+        hold_id,
+    )
