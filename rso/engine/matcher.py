@@ -28,7 +28,14 @@ from rso.ledger.exams import (
 from rso.ledger.holds import open_hold
 from rso.ledger.studies import candidates_for, incoming_from_row, record_decision
 
-__all__ = ["decide_study", "hold_conflicts", "link_study", "match_study", "new_exam_number"]
+__all__ = [
+    "create_from_study",
+    "decide_study",
+    "hold_conflicts",
+    "link_study",
+    "match_study",
+    "new_exam_number",
+]
 
 
 async def match_study(engine: Engine, row: Mapping[str, Any]) -> Decision:
@@ -41,20 +48,16 @@ async def match_study(engine: Engine, row: Mapping[str, Any]) -> Decision:
         await _hold(engine, row, decision, candidates)
         return decision
     if decision.action is Action.CREATE:
-        exam = await _create(engine, row)
+        exam = await create_from_study(engine, row)
     else:
         exam = next(c.exam for c in candidates if c.exam.number == decision.exam_number)
-    await record_decision(
-        engine.ledger, row["id"], decision, state="matched", exam_id=exam.id
-    )
+    await record_decision(engine.ledger, row["id"], decision, state="matched", exam_id=exam.id)
     await add_flags(engine.ledger, exam, decision.flags)
     await link_study(engine, exam, row["id"])
     return decision
 
 
-async def decide_study(
-    engine: Engine, row: Mapping[str, Any]
-) -> tuple[Decision, list[Candidate]]:
+async def decide_study(engine: Engine, row: Mapping[str, Any]) -> tuple[Decision, list[Candidate]]:
     """Ask the table, then every reviewing plugin; writes nothing."""
     ledger, facility = engine.ledger, row["facility"]
     study = incoming_from_row(dict(row))
@@ -141,7 +144,8 @@ async def new_exam_number(engine: Engine, facility: str) -> str:
             return number
 
 
-async def _create(engine: Engine, row: Mapping[str, Any]) -> Exam:
+async def create_from_study(engine: Engine, row: Mapping[str, Any]) -> Exam:
+    """Make an exam with the identity that a Study came with."""
     exam = Exam(
         id=new_id(),
         number=await new_exam_number(engine, row["facility"]),

@@ -18,6 +18,7 @@ __all__ = [
     "ensure_delivery",
     "give_back",
     "next_due",
+    "recount",
     "release_items",
     "renew_items",
     "resume_items",
@@ -97,7 +98,7 @@ async def add_items(
         ],
         on_conflict="nothing",
     )
-    await _recount(ledger, [delivery])
+    await recount(ledger, [delivery])
 
 
 async def claim_items(
@@ -153,7 +154,7 @@ async def complete_items(ledger: Ledger, owner: str, answers: Sequence[Answer]) 
         ],
     )
     changed = sorted({a.delivery for a in answers})
-    await _recount(ledger, changed)
+    await recount(ledger, changed)
     return changed
 
 
@@ -207,7 +208,7 @@ async def stop_items(
         reason,
         value,
     )
-    await _recount(ledger, sorted({row["delivery"] for row in touched}))
+    await recount(ledger, sorted({row["delivery"] for row in touched}))
 
 
 _OF_STUDY = "instance IN (SELECT id FROM instance WHERE study = ?)"
@@ -226,18 +227,16 @@ async def resume_items(
         now(),
         value,
     )
-    await _recount(ledger, sorted({row["delivery"] for row in touched}))
+    await recount(ledger, sorted({row["delivery"] for row in touched}))
     return len(touched)
 
 
 async def deliveries_of(ledger: Ledger, exam_id: str) -> list[dict[str, Any]]:
     """An exam's deliveries, by destination."""
-    return await ledger.fetch(
-        "SELECT * FROM delivery WHERE exam = ? ORDER BY destination", exam_id
-    )
+    return await ledger.fetch("SELECT * FROM delivery WHERE exam = ? ORDER BY destination", exam_id)
 
 
-async def _recount(ledger: Ledger, deliveries: Sequence[str]) -> None:
+async def recount(ledger: Ledger, deliveries: Sequence[str]) -> None:
     """Derive each delivery's counts and state from its items."""
     for delivery in deliveries:
         counts = await ledger.fetch(

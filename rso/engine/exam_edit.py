@@ -1,0 +1,103 @@
+"""Editing an exam: changed demographics are compared with its images again."""
+
+from msgspec import structs
+
+from rso.core.exam import Exam, Patient, Priority
+from rso.core.names import search_key
+from rso.engine.context import Engine
+from rso.engine.exams import note_exam
+from rso.engine.matcher import decide_study, match_study
+from rso.engine.recall import unlink_study
+from rso.ledger import Ledger
+from rso.ledger.exams import now
+
+__all__ = ["edit_exam"]
+
+
+async def edit_exam(
+    engine: Engine,
+    exam: Exam,
+    *,
+    actor: str,
+    patient: Patient | None = None,
+    priority: Priority | None = None,
+    modality: str | None = None,
+    body_part: str | None = None,
+    accession_number: str | None = None,
+) -> Exam:
+    """Change an exam; changed demographics match its undelivered Studies anew."""
+    changed = structs.replace(
+        exam,
+        patient=exam.patient if patient is None else patient,
+        priority=exam.priority if priority is None else priority,
+        modality=exam.modality if modality is None else modality,
+        body_part=exam.body_part if body_part is None else body_part,
+        accession_number=exam.accession_number if accession_number is None else accession_number,
+    )
+    ledger = engine.ledger
+    async with ledger.transaction():
+        await _update(ledger, changed)
+        if changed.patient != exam.patient:
+            await _rematch(engine, changed)
+        await note_exam(
+            ledger,
+            exam,
+            actor,
+            "exam edited",
+            fields=" ".join(f for f in exam.__struct_fields__ if _differs(exam, changed, f)),
+        )
+    engine.work.set()
+    return changed
+
+
+def _differs(one: Exam, other: Exam, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
+
+
+async def _update(ledger: Ledger, exam: Exam) -> None:
+    patient = exam.patient
+    await ledger.execute(
+        "UPDATE exam SET patient_name = ?, patient_id = ?, issuer_of_patient_id = ?,"
+        " birth_date = ?, sex = ?, name_key = ?, priority = ?, modality = ?, body_part = ?,"
+        " accession_number = ?, updated_at = ? WHERE id = ?",
+        patient.name,
+        patient.patient_id,
+        patient.issuer_of_patient_id,
+        patient.birth_date,
+        patient.sex,
+        search_key(patient.name),
+        exam.priority.rank,
+        exam.modality,
+        exam.body_part,
+        exam.accession_number,
+        now(),
+        exam.id,
+    )
+    await ledger.execute(
+        "UPDATE delivery SET priority = ? WHERE exam = ?", exam.priority.rank, exam.id
+    )
+    await ledger.execute(
+        "UPDATE delivery_item SET priority = ? WHERE state = 'pending' AND delivery IN"
+        " (SELECT id FROM delivery WHERE exam = ?)",
+        exam.priority.rank,
+        exam.id,
+    )
+
+
+async def _rematch(engine: Engine, exam: Exam) -> None:
+    """Take the decision on the exam's own Studies again, where the table decided it."""
+    rows = await engine.ledger.fetch(
+        "SELECT * FROM study WHERE exam = ? AND state = 'matched' AND table_row > 1", exam.id
+    )
+    for row in rows:
+        # Unlinked while the table is asked: it must not find the Study at home already.
+        await _set_exam(engine.ledger, row["id"], None)
+        decision, _ = await decide_study(engine, row)
+        await _set_exam(engine.ledger, row["id"], exam.id)
+        if decision.exam_number != exam.number:
+            await unlink_study(engine, row, state="pending")
+            await match_study(engine, row)
+
+
+async def _set_exam(ledger: Ledger, study_id: str, exam_id: str | None) -> None:
+    await ledger.execute("UPDATE study SET exam = ? WHERE id = ?", exam_id, study_id)

@@ -1,0 +1,312 @@
+"""Holds: a person decides what the table would not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from rso.core.errors import MatchingError
+from rso.core.exam import Exam, ExamStatus
+from rso.core.matching import Verdict, compare
+from rso.engine.context import Engine
+from rso.engine.exams import find_exam, note_exam
+from rso.engine.matcher import create_from_study, link_study
+from rso.engine.outbox import emit
+from rso.engine.recall import unlink_study
+from rso.engine.router import NO_DESTINATION, resume_study, route_study
+from rso.ledger import Ledger, audit
+from rso.ledger.exams import exam_by_id, now
+from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold
+from rso.ledger.studies import incoming_from_row, studies_by_ids
+
+__all__ = [
+    "HoldSummary",
+    "create_from_hold",
+    "list_holds",
+    "recall_hold",
+    "reject_hold",
+    "release_hold",
+    "show_hold",
+]
+
+
+class HoldSummary(Struct, frozen=True, kw_only=True):
+    """A hold in a list, without patient data."""
+
+    id: str
+    kind: str
+    row: int
+    reason: str
+    facility: str
+    instances: int
+    alarm: bool
+    opened_at: Any
+    suggestions: list[str]
+
+
+def _summary(hold: HoldRow) -> HoldSummary:
+    return HoldSummary(
+        id=hold.id,
+        kind=hold.kind,
+        row=hold.row,
+        reason=hold.reason,
+        facility=hold.facility,
+        instances=hold.instances,
+        alarm=hold.alarm,
+        opened_at=hold.opened_at,
+        suggestions=list(hold.evidence.get("suggestions", [])),
+    )
+
+
+async def list_holds(
+    ledger: Ledger, *, facilities: Sequence[str] | None = None
+) -> list[HoldSummary]:
+    """Everything that waits for a decision, oldest first."""
+    return [_summary(hold) for hold in await find_holds(ledger, facilities=facilities)]
+
+
+async def show_hold(
+    ledger: Ledger, hold_id: str, *, facilities: Sequence[str] | None = None
+) -> HoldRow:
+    """One hold with its evidence.
+
+    Raises:
+        MatchingError: No such hold within ``facilities``.
+    """
+    hold = await hold_by_id(ledger, hold_id)
+    if hold is None or (facilities is not None and hold.facility not in facilities):
+        raise MatchingError(f"no hold has the id {hold_id}")
+    return hold
+
+
+async def _open(ledger: Ledger, hold_id: str, facilities: Sequence[str] | None) -> HoldRow:
+    hold = await show_hold(ledger, hold_id, facilities=facilities)
+    if hold.state != "open":
+        raise MatchingError(f"the hold is {hold.state} already")
+    return hold
+
+
+async def release_hold(
+    engine: Engine,
+    hold_id: str,
+    number: str,
+    *,
+    reason: str,
+    actor: str,
+    identity: str = "exam",
+    facilities: Sequence[str] | None = None,
+) -> bool:
+    """Let what is held join an exam.
+
+    Args:
+        engine: The engine.
+        hold_id: The hold.
+        number: The exam's number.
+        reason: Why this is right; kept with the hold.
+        actor: Who decides.
+        identity: Whose identity is right where they differ: ``exam`` (the instances leave with
+            the exam's) or ``images`` (they leave as received).
+        facilities: The facilities that the actor may act for; ``None`` means all.
+
+    Returns:
+        False when name and birth date both differ: a second person must release it too.
+
+    Raises:
+        MatchingError: The hold, the exam or the reason does not allow it.
+        ExamError: No such exam.
+    """
+    if not reason.strip():
+        raise MatchingError("a release needs a reason")
+    if identity not in {"exam", "images"}:
+        raise MatchingError("identity is either exam or images")
+    ledger = engine.ledger
+    async with ledger.transaction():
+        hold = await _open(ledger, hold_id, facilities)
+        exam = await find_exam(ledger, number, facilities=[hold.facility])
+        if exam.status in {ExamStatus.CANCELLED, ExamStatus.CLOSED}:
+            raise MatchingError(f"the exam is {exam.status}")
+        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        verdict = compare(incoming_from_row(study), exam)
+        if not await _second_person(ledger, hold, verdict, actor):
+            return False
+        if hold.kind == "instance":
+            raise MatchingError(
+                "an instance with other content than the one kept cannot join the exam; reject it"
+            )
+        await _join(engine, hold, study, exam, correct=identity == "exam" and verdict.differs)
+        await close_hold(
+            ledger, hold.id, state="released", actor=actor, resolution=reason, exam=exam.id
+        )
+        await note_exam(
+            ledger, exam, actor, "hold released", hold=hold.id, reason=reason, identity=identity
+        )
+    engine.work.set()
+    return True
+
+
+async def _second_person(ledger: Ledger, hold: HoldRow, verdict: Verdict, actor: str) -> bool:
+    if not verdict.needs_second_person:
+        return True
+    if hold.first_person and hold.first_person != actor:
+        return True
+    await ledger.execute("UPDATE hold SET first_person = ? WHERE id = ?", actor, hold.id)
+    await audit.append(
+        ledger,
+        actor=actor,
+        action="hold release asked",
+        facility=hold.facility,
+        facts={"hold": hold.id},
+    )
+    return False
+
+
+async def _join(
+    engine: Engine, hold: HoldRow, study: Mapping[str, Any], exam: Exam, *, correct: bool
+) -> None:
+    ledger = engine.ledger
+    if hold.reason == NO_DESTINATION:
+        if study["exam"] != exam.id:
+            raise MatchingError("this Study belongs to another exam; recall it there first")
+        if not await route_study(engine, exam, hold.study):
+            raise MatchingError("still no destination fits the exam")
+        return
+    await ledger.execute(
+        "UPDATE study SET state = 'matched', exam = ?, correct_identity = ?, updated_at = ?"
+        " WHERE id = ?",
+        exam.id,
+        correct,
+        now(),
+        hold.study,
+    )
+    await link_study(engine, exam, hold.study)
+    await resume_study(engine, hold.facility, study["study_instance_uid"])
+
+
+async def create_from_hold(
+    engine: Engine,
+    hold_id: str,
+    *,
+    reason: str,
+    actor: str,
+    facilities: Sequence[str] | None = None,
+) -> Exam:
+    """Make an exam of a held Study, with the identity it came with.
+
+    Raises:
+        MatchingError: The hold does not allow it.
+    """
+    ledger = engine.ledger
+    async with ledger.transaction():
+        hold = await _open(ledger, hold_id, facilities)
+        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        if hold.kind != "study" or study["exam"] is not None:
+            raise MatchingError("only a Study without an exam can become one")
+        exam = await create_from_study(engine, study)
+        await ledger.execute(
+            "UPDATE study SET state = 'matched', exam = ?, updated_at = ? WHERE id = ?",
+            exam.id,
+            now(),
+            hold.study,
+        )
+        await link_study(engine, exam, hold.study)
+        await resume_study(engine, hold.facility, study["study_instance_uid"])
+        await close_hold(
+            ledger, hold.id, state="created", actor=actor, resolution=reason, exam=exam.id
+        )
+        await note_exam(ledger, exam, actor, "exam created from hold", hold=hold.id, reason=reason)
+    engine.work.set()
+    return exam
+
+
+async def reject_hold(
+    engine: Engine,
+    hold_id: str,
+    *,
+    reason: str,
+    actor: str,
+    facilities: Sequence[str] | None = None,
+) -> None:
+    """Decide that what is held belongs nowhere; it stays kept, and a stopped Study goes on.
+
+    Raises:
+        MatchingError: The hold does not allow it, or no reason is given.
+    """
+    if not reason.strip():
+        raise MatchingError("a rejection needs a reason")
+    ledger = engine.ledger
+    async with ledger.transaction():
+        hold = await _open(ledger, hold_id, facilities)
+        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        if hold.kind == "study" and study["exam"] is None:
+            await ledger.execute(
+                "UPDATE study SET state = 'rejected', updated_at = ? WHERE id = ?",
+                now(),
+                hold.study,
+            )
+            await resume_study(engine, hold.facility, study["study_instance_uid"])
+        await close_hold(
+            ledger, hold.id, state="rejected", actor=actor, resolution=reason, exam=None
+        )
+        await audit.append(
+            ledger,
+            actor=actor,
+            action="hold rejected",
+            facility=hold.facility,
+            facts={"hold": hold.id, "reason": reason},
+        )
+    engine.work.set()
+
+
+async def recall_hold(
+    engine: Engine,
+    hold_id: str,
+    *,
+    reason: str,
+    actor: str,
+    facilities: Sequence[str] | None = None,
+) -> int:
+    """Undo a release: sending stops, the radiologist is told, the Study is held again.
+
+    Returns:
+        How many instances a destination has already; they must be removed there by a person.
+
+    Raises:
+        MatchingError: The hold was not released.
+    """
+    ledger = engine.ledger
+    async with ledger.transaction():
+        hold = await show_hold(ledger, hold_id, facilities=facilities)
+        if hold.state not in {"released", "created"} or hold.exam is None:
+            raise MatchingError(f"a hold that is {hold.state} cannot be recalled")
+        exam = await exam_by_id(ledger, hold.exam)
+        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        if exam is None or study["exam"] != exam.id:
+            raise MatchingError("the Study has left that exam already")
+        sent = await unlink_study(engine, study, state="held")
+        await close_hold(
+            ledger, hold.id, state="recalled", actor=actor, resolution=reason, exam=exam.id
+        )
+        await open_hold(
+            ledger,
+            kind="study",
+            facility=hold.facility,
+            study=hold.study,
+            row=hold.row,
+            reason="recalled",
+            alarm=True,
+            evidence=hold.evidence,
+        )
+        await note_exam(
+            ledger, exam, actor, "release recalled", hold=hold.id, reason=reason, sent=str(sent)
+        )
+        await emit(
+            ledger,
+            "delivery_failed",
+            exam=exam.id,
+            facts={
+                "destination": "",
+                "code": "recall",
+                "reason": f"{sent} instances were sent under a wrong match",
+            },
+        )
+    return sent

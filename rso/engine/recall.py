@@ -1,0 +1,44 @@
+"""Taking a Study back from an exam, when a match or a release turns out to be wrong."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rso.engine.context import Engine
+from rso.ledger.deliveries import deliveries_of, recount, stop_items
+from rso.ledger.exams import count_instances, now
+
+__all__ = ["unlink_study"]
+
+
+async def unlink_study(engine: Engine, row: Mapping[str, Any], *, state: str) -> int:
+    """Take a Study out of its exam and stop what is not yet sent of it.
+
+    Returns:
+        How many of its instances some destination had acknowledged already.
+    """
+    ledger = engine.ledger
+    await stop_items(
+        ledger, study=row["id"], state="cancelled", reason="the Study was taken out of the exam"
+    )
+    sent = await ledger.fetch(
+        "SELECT count(DISTINCT d.instance) AS n FROM delivery_item d"
+        " JOIN instance i ON i.id = d.instance WHERE i.study = ? AND d.state = 'acknowledged'",
+        row["id"],
+    )
+    # What was acknowledged no longer counts for this exam's n of n.
+    await ledger.execute(
+        "UPDATE delivery_item SET state = 'cancelled' WHERE instance IN"
+        " (SELECT id FROM instance WHERE study = ?)",
+        row["id"],
+    )
+    await recount(ledger, [d["id"] for d in await deliveries_of(ledger, row["exam"])])
+    await ledger.execute(
+        "UPDATE study SET exam = NULL, state = ?, correct_identity = ?, updated_at = ?"
+        " WHERE id = ?",
+        state,
+        False,
+        now(),
+        row["id"],
+    )
+    await count_instances(ledger, row["exam"])
+    return int(sent[0]["n"])
