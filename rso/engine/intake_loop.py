@@ -1,0 +1,100 @@
+"""The intake loop: drains every spool folder of this machine and checkpoints what is safe."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+
+from rso.core.errors import RsoError
+from rso.engine.context import Engine
+from rso.engine.intake import take_records
+from rso.engine.spool_reader import Position, SpoolReader
+
+__all__ = ["IntakeLoop"]
+
+log = structlog.get_logger(__name__)
+
+_MAX_RECORDS = 256
+_MAX_BYTES = 96 << 20
+_POLL_SECONDS = 0.02
+_SYNC_SECONDS = 1.0
+_DISCOVER_SECONDS = 1.0
+_FAULT_SECONDS = 1.0
+
+
+class IntakeLoop:
+    """Reads the logs one after the other; the only reader of their folders."""
+
+    def __init__(self, engine: Engine, spool: Path) -> None:
+        self._engine = engine
+        self._spool = spool
+        self._readers: dict[Path, SpoolReader] = {}
+        self._taken: dict[Path, Position] = {}
+        self._discover_at = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take records in until ``stop`` is set; what was read is finished first."""
+        checkpoints = asyncio.create_task(self._checkpoints(stop))
+        try:
+            while not stop.is_set():
+                try:
+                    busy = await self.step()
+                except (RsoError, OSError) as exc:
+                    # The records stay in the log: nothing is lost by waiting.
+                    log.error("intake waits", reason=str(exc))
+                    await self._pause(stop, _FAULT_SECONDS)
+                    continue
+                if not busy:
+                    await self._pause(stop, _POLL_SECONDS)
+        finally:
+            await checkpoints
+            for reader in self._readers.values():
+                reader.close()
+
+    async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+
+    async def step(self) -> bool:
+        """Take one group from each log; False when there was nothing."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._discover_at:
+            self._discover_at = now + _DISCOVER_SECONDS
+            self._discover()
+        busy = False
+        for folder, reader in self._readers.items():
+            if not reader.poll():
+                continue
+            records = await asyncio.to_thread(reader.read, _MAX_RECORDS, _MAX_BYTES)
+            if not records:
+                continue
+            try:
+                await take_records(self._engine, records)
+            except BaseException:
+                reader.rewind(self._taken.get(folder))
+                raise
+            self._taken[folder] = reader.position
+            busy = True
+        return busy
+
+    def _discover(self) -> None:
+        for folder in SpoolReader.discover(self._spool):
+            if folder not in self._readers:
+                reader = SpoolReader(folder)
+                self._readers[folder] = reader
+                self._taken[folder] = reader.position
+
+    async def _checkpoints(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await self._pause(stop, _SYNC_SECONDS)
+            await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        """Make the archive durable, then release what it now holds."""
+        due = {f: p for f, p in self._taken.items() if p != self._readers[f].released}
+        if not due:
+            return
+        await asyncio.to_thread(self._engine.archive.sync)
+        for folder, position in due.items():
+            self._readers[folder].release(position)

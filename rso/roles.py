@@ -1,0 +1,247 @@
+"""What each process of ``rso serve`` does: receive, web or work.
+
+Run by the supervisor as ``python -m rso.roles ROLE INDEX CONFIG``; one line of JSON on standard
+output says what it listens on.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+
+from rso.core.errors import ConfigError, RsoError
+from rso.core.transport import Connection, Receiver, ReceiverContext, Source
+from rso.engine.archive import LocalArchive
+from rso.engine.context import Engine
+from rso.engine.dispatch import Dispatcher
+from rso.engine.intake_loop import IntakeLoop
+from rso.engine.outbox import run_outbox
+from rso.engine.reconcile import reconcile
+from rso.engine.settle import run_settle
+from rso.engine.snapshot import SourceSnapshot, write_snapshot
+from rso.engine.spool import LogSpool
+from rso.engine.supervisor import ROLES, Child, Supervisor
+from rso.ledger import Ledger
+from rso.logs import configure_logs
+from rso.plugins import Plugins, load_plugins
+from rso.settings import Settings, load_settings
+
+__all__ = ["main", "open_engine", "receivers_of", "serve"]
+
+log = structlog.get_logger(__name__)
+
+_LOCK_SECONDS = 60.0
+_SNAPSHOT_SECONDS = 5.0
+Ready = Callable[[Sequence[str]], None]
+
+
+async def serve(
+    settings: Settings, roles: Sequence[str], on_ready: Callable[[list[str]], None]
+) -> None:
+    """Run the roles under one supervisor until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: A role is unknown, or one cannot start with this configuration.
+    """
+    if unknown := sorted(set(roles) - set(ROLES)):
+        raise ConfigError(f"no role is called {unknown[0]}; there are {', '.join(ROLES)}")
+    plugins = load_plugins(settings)
+    children = [
+        Child(
+            name=f"{role}-{index}",
+            command=(sys.executable, "-m", "rso.roles", role, str(index), str(settings.path)),
+        )
+        for role in roles
+        for index in range(_processes(plugins, role))
+    ]
+
+    def report(addresses: object) -> None:
+        assert isinstance(addresses, dict)
+        on_ready(list(dict.fromkeys(a for found in addresses.values() for a in found)))
+
+    await Supervisor(children, on_ready=report).run()
+
+
+def _processes(plugins: Plugins, role: str) -> int:
+    if role != "receive":
+        return 1
+    wanted = [c.processes(config) for c, config in plugins.receivers.values() if c.role == role]
+    return max(wanted, default=1)
+
+
+@contextlib.asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine's parts, opened and closed in order; the ledger is brought up to date."""
+    ledger = await Ledger.open(settings.database.url)
+    try:
+        await ledger.migrate()
+        yield Engine(
+            ledger=ledger,
+            plugins=load_plugins(settings),
+            settings=settings,
+            archive=LocalArchive(settings.archive_dir),
+        )
+    finally:
+        await ledger.close()
+
+
+@contextlib.asynccontextmanager
+async def receivers_of(
+    settings: Settings, plugins: Plugins, role: str, index: int
+) -> AsyncIterator[tuple[LogSpool, list[Receiver]]]:
+    """This process's spool and receivers, not yet started; closed in reverse order."""
+    name = f"{role}-{index}"
+    spool = LogSpool(settings.data_dir / "spool" / name)
+    snapshot = SourceSnapshot(settings.data_dir / "snapshot" / "sources.json")
+
+    def identify(connection: Connection) -> Source | None:
+        found: Source | None = plugins.hook.rso_identify_source(
+            connection=connection, sources=snapshot.sources()
+        )
+        return found
+
+    receivers = []
+    for plugin, (receiver, config) in plugins.receivers.items():
+        if receiver.role != role or index >= receiver.processes(config):
+            continue
+        folder = settings.data_dir / "receivers" / plugin
+        folder.mkdir(parents=True, exist_ok=True)
+        context = ReceiverContext(
+            spool=spool, identify=identify, sources=snapshot.sources, data_dir=folder
+        )
+        receivers.append(receiver(config, context))
+    try:
+        yield spool, receivers
+    finally:
+        for receiver_ in reversed(receivers):
+            try:
+                await receiver_.close()
+            except Exception:
+                log.exception("receiver did not close", receiver=receiver_.name)
+        await asyncio.to_thread(spool.close)
+
+
+async def _receive(settings: Settings, index: int, stop: asyncio.Event, ready: Ready) -> None:
+    plugins = load_plugins(settings)
+    async with receivers_of(settings, plugins, "receive", index) as (_, receivers):
+        addresses: list[str] = []
+        for receiver in receivers:
+            addresses += await receiver.start()
+        ready(addresses)
+        await stop.wait()
+
+
+async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Ready) -> None:
+    owner = f"{socket.gethostname()}/work-{index}/{os.getpid()}"
+    async with open_engine(settings) as engine:
+        await asyncio.to_thread(engine.archive.prepare)
+        await write_snapshot(engine.ledger, settings.data_dir / "snapshot" / "sources.json")
+        await reconcile(engine)
+        intake = IntakeLoop(engine, settings.data_dir / "spool")
+        loops: list[Coroutine[None, None, None]] = [
+            intake.run(stop),
+            run_settle(engine, stop),
+            run_outbox(engine, owner, stop),
+            Dispatcher(engine, owner).run(stop),
+            _keep_snapshot(engine, stop),
+        ]
+        ready([])
+        async with asyncio.TaskGroup() as group:
+            for loop in loops:
+                group.create_task(loop)
+
+
+async def _keep_snapshot(engine: Engine, stop: asyncio.Event) -> None:
+    """Write the sources again now and then: another machine may have changed them."""
+    path = engine.settings.data_dir / "snapshot" / "sources.json"
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _SNAPSHOT_SECONDS)
+        try:
+            await write_snapshot(engine.ledger, path)
+        except RsoError as exc:
+            log.warning("sources could not be written", reason=str(exc))
+
+
+async def _web(settings: Settings, index: int, stop: asyncio.Event, ready: Ready) -> None:
+    from rso.web.server import serve_web  # noqa: PLC0415  (only this role pays for it)
+
+    plugins = load_plugins(settings)
+    async with (
+        open_engine(settings) as engine,
+        receivers_of(settings, plugins, "web", index) as (spool, receivers),
+    ):
+        await serve_web(engine, spool, receivers, stop, ready)
+
+
+async def _run(role: str, index: int, settings: Settings, stdout: TextIO) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    watch = asyncio.create_task(_watch_parent(stop))
+
+    def ready(addresses: Sequence[str]) -> None:
+        stdout.write(json.dumps({"ready": list(addresses)}) + "\n")
+        stdout.flush()
+
+    run = {"receive": _receive, "work": _work, "web": _web}[role]
+    try:
+        with _locked(settings.data_dir / f"{role}-{index}.lock"):
+            await run(settings, index, stop, ready)
+    finally:
+        watch.cancel()
+
+
+async def _watch_parent(stop: asyncio.Event) -> None:
+    """Stop when the supervisor is gone: its end of standard input closes."""
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    await reader.read()
+    stop.set()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process of this name at a time; an earlier one that still drains is waited for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ConfigError(f"another process holds {path.name}") from None
+                time.sleep(0.1)
+        yield
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one role; the exit code is 2 when trying again cannot help."""
+    role, index, path = arguments
+    stdout = sys.stdout
+    sys.stdout = sys.stderr  # the pipe carries reports only
+    configure_logs(role=f"{role}-{index}")
+    try:
+        asyncio.run(_run(role, int(index), load_settings(Path(path)), stdout))
+    except ConfigError as exc:
+        log.error("cannot start", reason=str(exc))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
