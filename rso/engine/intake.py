@@ -38,15 +38,20 @@ class _Arrival(Struct, frozen=True, kw_only=True):
     conflict: bool = False
 
 
-async def take_records(engine: Engine, records: Sequence[Record]) -> int:
+async def take_records(engine: Engine, records: Sequence[Record], *, discard: bool = True) -> int:
     """Take records in; returns how many instances were new.
+
+    Args:
+        engine: The engine.
+        records: From a spool, or made from archive files by ``reindex``.
+        discard: Delete the spool's own file of a large instance that is kept already.
 
     When it returns, the ledger has committed; the archive files are written but perhaps not yet
     synced, so the records may be released only after the archive's next ``sync``.
     """
     instances = [r for r in records if isinstance(r, InstanceRecord)]
     digests = await asyncio.to_thread(_digests, instances)
-    arrivals = await _select_new(engine.ledger, instances, digests)
+    arrivals, duplicates = await _select_new(engine.ledger, instances, digests)
     await asyncio.to_thread(_store, engine, arrivals)
     async with engine.ledger.transaction():
         await _note_batches(engine.ledger, records)
@@ -56,6 +61,10 @@ async def take_records(engine: Engine, records: Sequence[Record]) -> int:
             groups[arrival.record.provenance.facility].append(arrival)
         for facility, group in groups.items():
             await _take_facility(engine, facility, group)
+    if discard:
+        for record in duplicates:
+            if record.path is not None:
+                record.path.unlink(missing_ok=True)
     if arrivals:
         log.info("instances taken in", new=len(arrivals), received=len(instances))
     return len(arrivals)
@@ -77,8 +86,8 @@ def _large(record: InstanceRecord) -> Any:
 
 async def _select_new(
     ledger: Ledger, instances: Sequence[InstanceRecord], digests: Sequence[str]
-) -> list[_Arrival]:
-    """Leave out what is kept already: same facility, SOP Instance UID and digest."""
+) -> tuple[list[_Arrival], list[InstanceRecord]]:
+    """Part what is new from what is kept: same facility, SOP Instance UID and digest."""
     known: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     wanted: dict[str, set[str]] = defaultdict(set)
     for record in instances:
@@ -92,7 +101,7 @@ async def _select_new(
             *uids,
         ):
             known[facility, row["sop_instance_uid"]][row["digest"]] = row["id"]
-    arrivals = []
+    arrivals, duplicates = [], []
     for record, digest in zip(instances, digests, strict=True):
         kept = known[record.provenance.facility, record.header.sop_instance_uid]
         if digest not in kept:
@@ -101,9 +110,9 @@ async def _select_new(
         elif kept[digest].replace("-", "") == record.record_id.replace("-", ""):
             # The same record again, after a crash: its row is there, its file perhaps not.
             arrivals.append(_Arrival(record=record, digest=digest, conflict=len(kept) > 1))
-        elif record.path is not None:
-            record.path.unlink(missing_ok=True)
-    return arrivals
+        else:
+            duplicates.append(record)
+    return arrivals, duplicates
 
 
 def _store(engine: Engine, arrivals: Sequence[_Arrival]) -> None:

@@ -1,0 +1,57 @@
+"""Start-up: do ledger and archive tell the same story about what came in lately?
+
+Records not yet released are read again from the spool anyway. This looks at the rest: a row whose
+file is gone or cut short is told to a person, because its bytes were promised.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from rso.engine.context import Engine
+from rso.ledger import audit
+from rso.ledger.exams import now
+
+__all__ = ["reconcile"]
+
+log = structlog.get_logger(__name__)
+
+_WINDOW = timedelta(hours=1)
+_MOST = 20_000
+
+
+async def reconcile(engine: Engine) -> int:
+    """Check the newest instances against their files; returns how many are damaged."""
+    rows = await engine.ledger.fetch(
+        "SELECT id, size, dataset_offset, sop_instance_uid, facility FROM instance"
+        " WHERE received_at > ? ORDER BY id DESC LIMIT ?",
+        now() - _WINDOW,
+        _MOST,
+    )
+    damaged = await asyncio.to_thread(_damaged, engine, rows)
+    for row in damaged:
+        log.error("archive file is missing or cut short", sop_instance_uid=row["sop_instance_uid"])
+        await audit.append(
+            engine.ledger,
+            actor="reconcile",
+            action="archive file damaged",
+            facility=row["facility"],
+            facts={"instance": str(row["id"]), "sop_instance_uid": row["sop_instance_uid"]},
+        )
+    return len(damaged)
+
+
+def _damaged(engine: Engine, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for row in rows:
+        try:
+            size = engine.archive.path(row["id"]).stat().st_size
+        except OSError:
+            found.append(row)
+            continue
+        if size != row["dataset_offset"] + row["size"]:
+            found.append(row)
+    return found
