@@ -1,0 +1,213 @@
+"""Finding plugins by entry point, configuring them, and calling their hooks safely."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+import pluggy
+from msgspec import Struct
+
+from rso.core import hookspecs
+from rso.core.errors import ConfigError, PluginError
+from rso.core.matching import Action, Candidate, Decision, IncomingStudy
+from rso.core.transport import Notifier, Receiver, Sender
+from rso.plugins import builtin
+from rso.plugins.config import decode_section
+
+__all__ = ["GROUP", "PluginInfo", "PluginSettings", "Plugins", "load_plugins"]
+
+GROUP = "rso"
+_BUILTIN = "builtin"
+
+
+class PluginSettings(Protocol):
+    """What the machinery needs of the settings."""
+
+    @property
+    def plugins(self) -> Mapping[str, Mapping[str, Any]]:
+        """Each configured plugin's section, by the plugin's name."""
+
+    @property
+    def disabled(self) -> Sequence[str]:
+        """Plugins that are not to be loaded."""
+
+
+class PluginInfo(Struct, frozen=True, kw_only=True):
+    """One line of ``rso plugins``: state is configured, idle, disabled or failed."""
+
+    name: str
+    version: str
+    state: str
+    hooks: list[str]
+    error: str = ""
+
+
+class Plugins:
+    """The loaded plugins: their hooks and the transports they registered."""
+
+    def __init__(self, settings: PluginSettings) -> None:
+        self._settings = settings
+        self._pm = pluggy.PluginManager("rso")
+        self._pm.add_hookspecs(hookspecs)
+        self._pm.register(builtin, _BUILTIN)
+        self._infos: dict[str, PluginInfo] = {}
+        self.receivers: dict[str, tuple[type[Receiver], Any]] = {}
+        self.senders: dict[str, tuple[type[Sender], Any]] = {}
+        self.notifiers: dict[str, tuple[type[Notifier], Any]] = {}
+
+    @property
+    def hook(self) -> Any:
+        """Pluggy's relay: ``plugins.hook.rso_route_exam(exam=…, attachments=…)``."""
+        return self._pm.hook
+
+    def register(self, module: object, name: str, *, version: str = "") -> None:
+        """Add one plugin and what it registers.
+
+        Raises:
+            PluginError: It implements a hook that does not exist, or one wrongly.
+            ConfigError: Its section is wrong.
+        """
+        try:
+            self._pm.register(module, name)
+            self._pm.check_pending()
+        except pluggy.PluginValidationError as exc:
+            self._pm.unregister(module)
+            raise PluginError(name, str(exc)) from exc
+        configured = self._add_transports(module, name)
+        self._infos[name] = PluginInfo(
+            name=name,
+            version=version,
+            state="configured" if configured else "idle",
+            hooks=sorted(c.name for c in self._pm.get_hookcallers(module) or ()),
+        )
+
+    def _add_transports(self, module: object, name: str) -> bool:
+        section = self._settings.plugins.get(name)
+        found = list(self._registered(module, name))
+        for table, kind in found:
+            if section is not None or _has_defaults(kind.config_type):
+                config = decode_section(kind.config_type, section or {}, f"plugins.{name}")
+                # Receivers and notifiers act on their own: only a section starts them.
+                if section is not None or table is self.senders:
+                    table[kind.name] = (kind, config)
+        if section and not found:
+            raise ConfigError(f"plugin {name} takes no configuration - at `$.plugins.{name}`")
+        return section is not None or any(kind.name in table for table, kind in found)
+
+    def _registered(self, module: object, name: str) -> Iterator[tuple[dict[str, Any], Any]]:
+        hooks: list[tuple[dict[str, Any], str]] = [
+            (self.receivers, "rso_register_receivers"),
+            (self.senders, "rso_register_senders"),
+            (self.notifiers, "rso_register_notifiers"),
+        ]
+        for table, hook in hooks:
+            function = getattr(module, hook, None)
+            if function is None:
+                continue
+            try:
+                kinds = list(function())
+            except Exception as exc:
+                raise PluginError(name, f"{hook} failed: {exc}") from exc
+            yield from ((table, kind) for kind in kinds)
+
+    def note(self, info: PluginInfo) -> None:
+        """Remember a plugin that was not loaded."""
+        self._infos[info.name] = info
+
+    def describe(self) -> list[PluginInfo]:
+        """Every installed plugin, by name."""
+        return [self._infos[name] for name in sorted(self._infos)]
+
+    def react(self, hook: str, **facts: Any) -> list[tuple[str, Callable[[], None]]]:
+        """A React hook's implementations, each to be called on its own: (plugin, call)."""
+        caller = getattr(self._pm.hook, hook)
+        calls = []
+        for implementation in caller.get_hookimpls():
+            arguments = {name: facts.get(name) for name in implementation.argnames}
+            calls.append((implementation.plugin_name, _call(implementation.function, arguments)))
+        return calls
+
+    def review_match(
+        self, study: IncomingStudy, candidates: Sequence[Candidate], decision: Decision
+    ) -> Decision:
+        """Ask every reviewer; the first hold wins, nothing gets looser."""
+        for implementation in self._pm.hook.rso_review_match.get_hookimpls():
+            facts = {"study": study, "candidates": candidates, "decision": decision}
+            arguments = {name: facts[name] for name in implementation.argnames}
+            name = implementation.plugin_name
+            try:
+                said = implementation.function(**arguments)
+            except Exception as exc:
+                said = _held(decision, f"plugin {name} failed: {type(exc).__name__}")
+            if isinstance(said, Decision) and said.action is Action.HOLD:
+                return said if decision.action is not Action.HOLD else decision
+        return decision
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Callable[[], None]:
+    def call() -> None:
+        function(**arguments)
+
+    return call
+
+
+def _held(decision: Decision, explanation: str) -> Decision:
+    return Decision(
+        action=Action.HOLD,
+        row=decision.row,
+        reason="review failed",
+        explanation=explanation,
+        alarm=True,
+        suggestions=(decision.exam_number,) if decision.exam_number else (),
+    )
+
+
+def _has_defaults(kind: type[Struct]) -> bool:
+    try:
+        kind()
+    except TypeError:
+        return False
+    return True
+
+
+def load_plugins(settings: PluginSettings, points: Sequence[EntryPoint] | None = None) -> Plugins:
+    """Load every installed plugin that is not disabled.
+
+    One that fails is kept out and named; it stops the start only when it is configured.
+
+    Raises:
+        PluginError: A configured plugin cannot be loaded, or a section names none installed.
+        ConfigError: A plugin's section is wrong.
+    """
+    plugins = Plugins(settings)
+    found = sorted(points if points is not None else entry_points(group=GROUP), key=_name)
+    for point in found:
+        version = point.dist.version if point.dist else ""
+        if point.name in settings.disabled:
+            plugins.note(PluginInfo(name=point.name, version=version, state="disabled", hooks=[]))
+            continue
+        try:
+            plugins.register(_import(point), point.name, version=version)
+        except PluginError as exc:
+            if point.name in settings.plugins:
+                raise
+            plugins.note(
+                PluginInfo(
+                    name=point.name, version=version, state="failed", hooks=[], error=str(exc)
+                )
+            )
+    names = {point.name for point in found}
+    if missing := sorted(set(settings.plugins) - names):
+        raise ConfigError(f"no plugin called {missing[0]} is installed - at `$.plugins`")
+    return plugins
+
+
+def _name(point: EntryPoint) -> str:
+    return point.name
+
+
+def _import(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as exc:
+        raise PluginError(point.name, f"cannot be imported: {exc}") from exc
