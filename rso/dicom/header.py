@@ -1,0 +1,166 @@
+"""The bounded header scan: what matching and the ledger need, never the pixel data."""
+
+import re
+import warnings
+from typing import Any
+
+from pydicom import charset
+
+from rso.core.errors import NotDicomError
+from rso.core.exam import Patient
+from rso.core.header import Header
+from rso.core.transport import Buffer
+from rso.dicom.elements import (
+    LONG_VRS,
+    MOST_ELEMENTS,
+    UNDEFINED,
+    encoding_of,
+    skip_undefined,
+)
+
+__all__ = ["decode_text", "scan_header"]
+
+_LAST = 0x0020FFFF
+_UID = re.compile(r"[0-9.]{1,64}\Z")
+_WANTED = frozenset(
+    {
+        0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080050, 0x00080060, 0x00081030,
+        0x0008103E, 0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040, 0x00180015,
+        0x0020000D, 0x0020000E, 0x00200011, 0x00200013,
+    }
+)  # fmt: skip
+_CONTROL = dict.fromkeys([*range(32), 127], None)
+_LONGEST = 1024  # of a value that is read; no wanted VR is longer
+
+
+def scan_header(dataset: Buffer, transfer_syntax_uid: str, *, total: int | None = None) -> Header:
+    """Read the header of a dataset (its bytes after group 0002).
+
+    Args:
+        dataset: The dataset, or at least all of it up to group 0020.
+        transfer_syntax_uid: How it is encoded.
+        total: Bytes of the whole dataset when only its beginning is given.
+
+    Raises:
+        NotDicomError: It cannot be read safely, or an identifier is missing; says where.
+        RefusedError: The Transfer Syntax is deflated.
+    """
+    found = _collect(dataset, transfer_syntax_uid, len(dataset) if total is None else total)
+    return _header(found, transfer_syntax_uid)
+
+
+def _collect(data: Buffer, transfer_syntax_uid: str, total: int) -> dict[int, bytes]:
+    encoding = encoding_of(transfer_syntax_uid)
+    explicit, two, tags, four = encoding
+    unpack_tag, unpack_two, unpack_four = tags.unpack_from, two.unpack_from, four.unpack_from
+    found: dict[int, bytes] = {}
+    pos, end = 0, len(data)
+    for _ in range(MOST_ELEMENTS):
+        if pos + 8 > end:
+            if pos == end:
+                return found
+            raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
+        group, number = unpack_tag(data, pos)
+        tag = group << 16 | number
+        if tag > _LAST:
+            return found
+        vr = b""
+        if explicit:
+            vr = bytes(data[pos + 4 : pos + 6])
+            if vr in LONG_VRS:
+                if pos + 12 > end:
+                    raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
+                length = unpack_four(data, pos + 8)[0]
+                value = pos + 12
+            else:
+                length = unpack_two(data, pos + 6)[0]
+                value = pos + 8
+        else:
+            length = unpack_four(data, pos + 4)[0]
+            value = pos + 8
+        if length == UNDEFINED:
+            pos = skip_undefined(data, value, end, encoding, vr)
+            continue
+        after = value + length
+        if after > end:
+            where = "goes past the end" if after > total else "is too long to be read"
+            raise NotDicomError(f"element {tag:08X} at byte {pos} {where}")
+        if tag in _WANTED:
+            found[tag] = bytes(data[value : min(after, value + _LONGEST)])
+        pos = after
+    raise NotDicomError(f"more than {MOST_ELEMENTS} elements")
+
+
+def _header(found: dict[int, bytes], transfer_syntax_uid: str) -> Header:
+    sets = found.get(0x00080005, b"")
+    undecodable = False
+
+    def text(tag: int) -> str:
+        nonlocal undecodable
+        value = found.get(tag)
+        if not value:
+            return ""
+        decoded, sound = decode_text(value, sets, name=tag == 0x00100010)
+        if tag == 0x00100010:
+            undecodable = not sound
+        return decoded
+
+    return Header(
+        sop_class_uid=_uid(found, 0x00080016, required=False),
+        sop_instance_uid=_uid(found, 0x00080018),
+        study_instance_uid=_uid(found, 0x0020000D),
+        series_instance_uid=_uid(found, 0x0020000E, required=False),
+        transfer_syntax_uid=transfer_syntax_uid,
+        patient=Patient(
+            name=text(0x00100010)[:400],
+            patient_id=text(0x00100020)[:128],
+            issuer_of_patient_id=text(0x00100021)[:64],
+            birth_date=text(0x00100030)[:8] if len(found.get(0x00100030, b"")) < 12 else "",
+            sex=text(0x00100040)[:1],
+        ),
+        accession_number=text(0x00080050)[:64],
+        modality=text(0x00080060)[:16],
+        body_part=text(0x00180015)[:64],
+        study_date=text(0x00080020)[:8],
+        study_description=text(0x00081030)[:200],
+        series_description=text(0x0008103E)[:64],
+        series_number=text(0x00200011)[:12],
+        instance_number=text(0x00200013)[:12],
+        undecodable=undecodable,
+    )
+
+
+def _uid(found: dict[int, bytes], tag: int, *, required: bool = True) -> str:
+    value = found.get(tag, b"").decode("latin-1").strip(" \0")
+    if not value and not required:
+        return ""
+    if not _UID.match(value):
+        raise NotDicomError(f"element {tag:08X} holds no UID")
+    return value
+
+
+def decode_text(value: bytes, character_sets: bytes, *, name: bool = False) -> tuple[str, bool]:
+    """Decode a text value by Specific Character Set (PS3.3 C.12.1.1.2).
+
+    Returns:
+        The text, stripped and without control characters, and whether every byte was sound.
+    """
+    if value.isascii() and b"\x1b" not in value:
+        text = value.decode("ascii")
+        return (text.strip(" \0") if text.isprintable() else _clean(text)), True
+    terms = [t.strip() for t in character_sets.decode("ascii", "replace").split("\\")]
+    if not any(terms):
+        return _clean(value.decode("ascii", "replace")), False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            encodings = charset.convert_encodings(terms if len(terms) > 1 else terms[0])
+            delimiters: Any = {0x5E, 0x3D} if name else {0x5C, 0x09, 0x0A, 0x0C, 0x0D}
+            text = charset.decode_bytes(value, encodings, delimiters)
+    except Exception:  # pydicom raises and warns in many ways about one thing
+        return _clean(value.decode("ascii", "replace")), False
+    return _clean(text), "\ufffd" not in text
+
+
+def _clean(text: str) -> str:
+    return text.translate(_CONTROL).strip()
