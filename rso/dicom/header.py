@@ -1,6 +1,7 @@
 """The bounded header scan: what matching and the ledger need, never the pixel data."""
 
 import re
+import struct
 import warnings
 from typing import Any
 
@@ -30,6 +31,8 @@ _WANTED = frozenset(
     }
 )  # fmt: skip
 _CONTROL = dict.fromkeys([*range(32), 127], None)
+_USUAL = 16 << 10
+_LITTLE, _BIG = struct.Struct("<HH2sH"), struct.Struct(">HH2sH")
 _LONGEST = 1024  # of a value that is read; no wanted VR is longer
 
 
@@ -50,36 +53,40 @@ def scan_header(dataset: Buffer, transfer_syntax_uid: str, *, total: int | None 
 
 
 def _collect(data: Buffer, transfer_syntax_uid: str, total: int) -> dict[int, bytes]:
+    # Nearly every header ends early: a small copy is read faster than a view of the whole.
+    if len(data) > _USUAL:
+        try:
+            return _scan(bytes(data[:_USUAL]), transfer_syntax_uid, total, whole=False)
+        except NotDicomError:
+            data = memoryview(data)
+    return _scan(data, transfer_syntax_uid, total, whole=True)
+
+
+def _scan(data: Buffer, transfer_syntax_uid: str, total: int, *, whole: bool) -> dict[int, bytes]:
     encoding = encoding_of(transfer_syntax_uid)
-    explicit, two, tags, four = encoding
-    unpack_tag, unpack_two, unpack_four = tags.unpack_from, two.unpack_from, four.unpack_from
+    head = (_BIG if encoding.two.format[0] == ">" else _LITTLE).unpack_from
+    explicit, four = encoding.explicit, encoding.four.unpack_from
     found: dict[int, bytes] = {}
     pos, end = 0, len(data)
     for _ in range(MOST_ELEMENTS):
         if pos + 8 > end:
-            if pos == end:
+            if pos == end and whole:
                 return found
             raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
-        group, number = unpack_tag(data, pos)
+        group, number, vr, length = head(data, pos)
         tag = group << 16 | number
         if tag > _LAST:
             return found
-        vr = b""
-        if explicit:
-            vr = bytes(data[pos + 4 : pos + 6])
-            if vr in LONG_VRS:
-                if pos + 12 > end:
-                    raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
-                length = unpack_four(data, pos + 8)[0]
-                value = pos + 12
-            else:
-                length = unpack_two(data, pos + 6)[0]
-                value = pos + 8
-        else:
-            length = unpack_four(data, pos + 4)[0]
-            value = pos + 8
+        value = pos + 8
+        if not explicit:
+            length = four(data, pos + 4)[0]
+        elif vr in LONG_VRS:
+            if pos + 12 > end:
+                raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
+            length = four(data, value)[0]
+            value = pos + 12
         if length == UNDEFINED:
-            pos = skip_undefined(data, value, end, encoding, vr)
+            pos = skip_undefined(data, value, end, encoding, vr if explicit else b"")
             continue
         after = value + length
         if after > end:

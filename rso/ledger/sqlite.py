@@ -202,9 +202,7 @@ class SqliteDriver:
         self._writer_thread.shutdown()
 
 
-def _rows(
-    connection: sqlite3.Connection, sql: str, values: Sequence[Any]
-) -> list[dict[str, Any]]:
+def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
     cursor = connection.execute(sql, [_adapt(v) for v in values])
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]

@@ -15,9 +15,7 @@ __all__ = ["migrate"]
 
 async def migrate(ledger: "Ledger", driver: "Driver") -> None:
     """Run what has not been run yet, in the order of the names."""
-    await driver.script(
-        "CREATE TABLE IF NOT EXISTS rso_migration (name VARCHAR(100) PRIMARY KEY)"
-    )
+    await driver.script("CREATE TABLE IF NOT EXISTS rso_migration (name VARCHAR(100) PRIMARY KEY)")
     done = {row["name"] for row in await ledger.fetch("SELECT name FROM rso_migration")}
     for name in sorted(m.name for m in iter_modules(__path__) if m.name.startswith("m")):
         if name in done:

@@ -1,0 +1,108 @@
+"""The archive: one immutable Part 10 file an instance, under an opaque name."""
+
+import ctypes
+import filecmp
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from blake3 import blake3
+
+from rso.core.transport import Buffer
+
+__all__ = ["LocalArchive", "file_digest", "instance_digest"]
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def instance_digest(transfer_syntax_uid: str, dataset: Buffer) -> str:
+    """BLAKE3 over Transfer Syntax UID, a zero byte, and the dataset; hex."""
+    digest = blake3(transfer_syntax_uid.encode() + b"\0")
+    digest.update(dataset)
+    return str(digest.hexdigest())
+
+
+def file_digest(path: Path, offset: int, transfer_syntax_uid: str) -> str:
+    """The same digest of a dataset that begins at ``offset`` in a file; constant memory."""
+    digest = blake3(transfer_syntax_uid.encode() + b"\0")
+    with path.open("rb") as file:
+        file.seek(offset)
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return str(digest.hexdigest())
+
+
+class LocalArchive:
+    """Files below one folder, by the day of their record and two digits of its random part."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Make the folder."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, record_id: str) -> Path:
+        """Where a record's file is, or would be; nothing else ever names a file."""
+        key = UUID(record_id)
+        day = datetime.fromtimestamp((key.int >> 80) / 1000, UTC).strftime("%Y%m%d")
+        return self.root / day / key.hex[-2:] / f"{key.hex}.dcm"
+
+    def _place(self, record_id: str) -> Path:
+        path = self.path(record_id)
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._folders.add(path.parent)
+        return path
+
+    def put(self, record_id: str, data: Buffer) -> None:
+        """Write a file; one that is there already stays, unless a crash left it damaged.
+
+        Durable only after the next ``sync``.
+        """
+        path = self._place(record_id)
+        if path.exists() and path.stat().st_size == len(data):
+            with path.open("rb") as file:
+                if file.read() == bytes(data):
+                    return
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb", buffering=0) as file:
+            view = memoryview(data)
+            while len(view):
+                view = view[file.write(view) :]
+        temporary.rename(path)
+
+    def link(self, record_id: str, source: Path) -> None:
+        """Take a whole file over, by renaming it."""
+        path = self._place(record_id)
+        if source == path or (path.exists() and not source.exists()):
+            return
+        if path.exists() and filecmp.cmp(path, source, shallow=False):
+            source.unlink()
+            return
+        source.rename(path)
+
+    def sync(self) -> None:
+        """Make every file written so far durable: one sync of the volume for many files.
+
+        Raises:
+            OSError: The volume could not be synced; nothing may be released.
+        """
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if _LIBC.syncfs(fd) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+        finally:
+            os.close(fd)
+
+    def walk(self) -> Iterator[tuple[str, Path]]:
+        """Every file with its record id; whatever else lies around is passed over."""
+        for path in sorted(self.root.glob("*/*/*.dcm")):
+            try:
+                yield str(UUID(path.stem)), path
+            except ValueError:
+                continue

@@ -1,0 +1,239 @@
+"""The reading end of the log, in another process: records in order, from a checkpoint on."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from rso.core.header import Header
+from rso.core.transport import Provenance
+from rso.engine.spool_segment import (
+    HEAD,
+    InstanceMeta,
+    RecordHead,
+    RecordType,
+    StoredProvenance,
+    read_record,
+)
+
+__all__ = [
+    "Alert",
+    "BatchClosed",
+    "BatchOpened",
+    "InstanceRecord",
+    "Position",
+    "Record",
+    "SpoolReader",
+]
+
+log = structlog.get_logger(__name__)
+
+_MOST_FREE = 3
+
+
+class Position(NamedTuple):
+    """A place in the log: everything before it was taken."""
+
+    segment: int
+    offset: int
+
+
+class BatchOpened(Struct, frozen=True, kw_only=True):
+    """A batch's provenance; repeated in each segment that holds instances of it."""
+
+    batch_id: str
+    provenance: Provenance
+
+
+class BatchClosed(Struct, frozen=True, kw_only=True):
+    """The channel ended."""
+
+    batch_id: str
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """A security-relevant event."""
+
+    kind: str
+    facts: dict[str, str]
+
+
+class InstanceRecord(Struct, frozen=True, kw_only=True):
+    """An instance as Part 10: in the log (``part10``), or in a file of its own (``path``)."""
+
+    record_id: str
+    batch_id: str
+    provenance: Provenance
+    header: Header
+    part10: memoryview | None
+    path: Path | None
+    dataset_offset: int
+    size: int
+    received_at: datetime
+
+
+Record = BatchOpened | BatchClosed | Alert | InstanceRecord
+
+
+class SpoolReader:
+    """Reads one spool folder; the only one to do so."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._batches: dict[str, Provenance] = {}
+        self._map: tuple[int, memoryview] | None = None
+        self.released = self._read_checkpoint()
+        self.position = self.released
+
+    @staticmethod
+    def discover(root: Path) -> Iterator[Path]:
+        """Spool folders below ``root``."""
+        if root.is_dir():
+            yield from sorted(p for p in root.iterdir() if (p / "lock").exists())
+
+    def _read_checkpoint(self) -> Position:
+        try:
+            segment, offset = (self._folder / "checkpoint").read_text().split()
+        except (FileNotFoundError, ValueError):
+            return Position(0, 0)
+        return Position(int(segment), int(offset))
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / f"{segment:012d}.seg"
+
+    def _segments(self) -> list[int]:
+        return sorted(int(p.stem) for p in self._folder.glob("[0-9]*.seg"))
+
+    def _view(self, segment: int) -> memoryview:
+        if self._map is None or self._map[0] != segment:
+            with self._path(segment).open("rb") as file:
+                # The map lives as long as any record's bytes are referred to.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = segment, memoryview(mapped)
+        return self._map[1]
+
+    def poll(self) -> bool:
+        """Whether there may be something to read; cheap."""
+        if not self._enter():
+            return False
+        view = self._view(self.position.segment)
+        pos = self.position.offset
+        # A record begins with its magic; zeros or an older use's bytes fail the read.
+        return pos + HEAD <= len(view) and view[pos] != 0
+
+    def _enter(self) -> bool:
+        """Stand on a segment that exists."""
+        if self._map is not None and self._map[0] == self.position.segment:
+            return True
+        if self._path(self.position.segment).exists():
+            return True
+        later = [n for n in self._segments() if n > self.position.segment]
+        if not later:
+            return False
+        self.position = Position(later[0], 0)
+        return True
+
+    def read(self, most_records: int, most_bytes: int) -> list[Record]:
+        """The next records, at most so many; fewer, or none, where the log ends for now."""
+        records: list[Record] = []
+        size = 0
+        while len(records) < most_records and size < most_bytes and self._enter():
+            segment, pos = self.position
+            view = self._view(segment)
+            head = read_record(view, pos, segment)
+            if head is None:
+                if not self._skip_damage(segment, pos):
+                    break
+                continue
+            self.position = Position(segment, head.end)
+            if head.kind is RecordType.END:
+                self.position = Position(segment + 1, 0)
+                continue
+            size += head.end - pos
+            if (record := self._decode(head)) is not None:
+                records.append(record)
+        return records
+
+    def _skip_damage(self, segment: int, pos: int) -> bool:
+        """Past a record that stays unreadable although the writer has gone on; else False."""
+        if not any(n > segment for n in self._segments()):
+            return False
+        view = self._view(segment)
+        for after in range(pos + 1, len(view) - HEAD):
+            if view[after : after + 4] == b"RSOL" and read_record(view, after, segment):
+                break
+        else:
+            after = 0
+        log.error("a part of the spool is unreadable", segment=segment, offset=pos)
+        self.position = Position(segment, after) if after else Position(segment + 1, 0)
+        return True
+
+    def _decode(self, head: RecordHead) -> Record | None:
+        if head.kind is RecordType.BATCH:
+            stored = msgspec.json.decode(head.meta, type=StoredProvenance)
+            self._batches[head.batch_id] = stored.provenance
+            return BatchOpened(batch_id=head.batch_id, provenance=stored.provenance)
+        if head.kind is RecordType.CLOSE:
+            return BatchClosed(batch_id=head.batch_id)
+        if head.kind is RecordType.ALERT:
+            kind, facts = msgspec.json.decode(head.meta, type=tuple[str, dict[str, str]])
+            return Alert(kind=kind, facts=facts)
+        meta = msgspec.msgpack.decode(head.meta, type=InstanceMeta)
+        large = head.kind is RecordType.LARGE
+        provenance = self._batches.get(head.batch_id) or self._provenance_before(head.batch_id)
+        return InstanceRecord(
+            record_id=head.record_id,
+            batch_id=head.batch_id,
+            provenance=provenance,
+            header=meta.header,
+            part10=None if large else head.payload,
+            path=self._folder / Path(meta.file).name if large else None,
+            dataset_offset=meta.dataset_offset,
+            size=meta.size,
+            received_at=meta.received_at,
+        )
+
+    def _provenance_before(self, batch_id: str) -> Provenance:
+        """A batch's provenance from earlier in its segment: this reader began after it."""
+        segment, pos = self.position.segment, 0
+        view = self._view(segment)
+        while (head := read_record(view, pos, segment)) is not None:
+            if head.kind is RecordType.BATCH:
+                self._decode(head)
+                if head.batch_id == batch_id:
+                    return self._batches[batch_id]
+            pos = head.end
+        raise ValueError(f"batch {batch_id} has no record")
+
+    def rewind(self, position: Position | None) -> None:
+        """Read again from ``position`` (the last release when not given)."""
+        self.position = position or self.released
+
+    def release(self, position: Position) -> None:
+        """Everything before ``position`` is durable elsewhere; its segments are used again."""
+        temporary = self._folder / "checkpoint.tmp"
+        with temporary.open("w") as file:
+            file.write(f"{position.segment} {position.offset}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self._folder / "checkpoint")
+        self.released = position
+        free = len(list(self._folder.glob("free-*.seg")))
+        for segment in self._segments():
+            if segment >= position.segment:
+                break
+            if free < _MOST_FREE:
+                self._path(segment).rename(self._folder / f"free-{segment:012d}.seg")
+                free += 1
+            else:
+                self._path(segment).unlink()
+
+    def close(self) -> None:
+        """Forget the map."""
+        self._map = None
