@@ -1,0 +1,336 @@
+"""The receiver: declared sources, storage and verification, nothing else."""
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from msgspec import Meta, Struct, field
+from pynetdicom.sop_class import uid_to_service_class  # type: ignore[attr-defined]
+
+from rso.core.source import explain_refusal
+from rso.dicom.acceptor import VERIFICATION, Acceptor, Limits, Refusal, Request
+from rso.dicom.dimse import Command
+from rso.dicom.elements import DEFLATED
+from rso.plugins import (
+    Batch,
+    ConfigError,
+    Connection,
+    Health,
+    IdentifierError,
+    NoSpaceError,
+    NotDicomError,
+    Provenance,
+    Receiver,
+    ReceiverContext,
+    RefusedError,
+    RsoError,
+    Sink,
+    Source,
+    VolumeError,
+    hookimpl,
+)
+
+__all__ = ["DicomScp", "DicomScpConfig", "Tls", "rso_register_receivers"]
+
+log = structlog.get_logger(__name__)
+
+_JPIP = frozenset(
+    {"1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204",
+     "1.2.840.10008.1.2.4.205"}
+)  # fmt: skip
+_STATUS = (
+    (NoSpaceError, 0xA700),
+    (IdentifierError, 0xA900),
+    (NotDicomError, 0xC000),
+    (RefusedError, 0x0122),
+    (VolumeError, 0x0110),
+)
+_BAN_AFTER = 20
+_BAN_SECONDS = 300.0
+_REFUSAL_DELAY = 0.2
+_ALERT_EVERY_SECONDS = 60.0
+
+
+class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A second port that speaks TLS 1.2 or 1.3."""
+
+    certificate: Annotated[str, Meta(description="PEM file of the certificate chain")]
+    key: Annotated[str, Meta(description="PEM file of its key")]
+    port: Annotated[int, Meta(ge=0, le=65535, description="TLS port")] = 2762
+    ca: Annotated[str, Meta(description="PEM file of the CAs of client certificates")] = ""
+    require_client_certificate: Annotated[
+        bool, Meta(description="refuse clients without a certificate")
+    ] = False
+
+
+class DicomScpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[plugins.dicom_scp]``."""
+
+    host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on")] = 11112
+    ae_title: Annotated[str, Meta(max_length=16, description="RSO's AE title")] = "RSO"
+    require_called_ae_title: Annotated[
+        bool, Meta(description="refuse peers that call another AE title")
+    ] = False
+    workers: Annotated[int, Meta(ge=1, le=64, description="processes that share the port")] = 1
+    associations: Annotated[int, Meta(ge=1, description="associations at once, a process")] = 600
+    per_address: Annotated[int, Meta(ge=1, description="connections at once, an address")] = 600
+    idle_seconds: Annotated[float, Meta(gt=0, description="an idle association is ended")] = 300.0
+    tls: Annotated[Tls | None, Meta(description="second port with TLS")] = field(default=None)
+
+
+class DicomScp(Receiver):
+    """C-STORE SCP and C-ECHO SCP."""
+
+    name = "dicom_scp"
+    config_type = DicomScpConfig
+    config: DicomScpConfig
+
+    def __init__(self, config: DicomScpConfig, context: ReceiverContext) -> None:
+        super().__init__(config, context)
+        self._acceptor: Acceptor | None = None
+        self._bans = _Bans()
+        self._alerted: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    def processes(cls, config: DicomScpConfig) -> int:
+        """As many as the configuration says."""
+        return config.workers
+
+    async def start(self) -> Sequence[str]:
+        """Listen on the plain port and, if configured, the TLS port."""
+        config = self.config
+        limits = Limits(
+            associations=config.associations,
+            per_address=config.per_address,
+            idle_seconds=config.idle_seconds,
+        )
+        self._acceptor = Acceptor(self, limits)
+        shared = config.workers > 1
+        try:
+            port = self._acceptor.listen(config.host, config.port, reuse_port=shared)
+            addresses = [f"dicom://{config.host}:{port} (AE title {config.ae_title})"]
+            if config.tls is not None:
+                certificates = _Certificates(config.tls)
+                port = self._acceptor.listen(
+                    config.host, config.tls.port, reuse_port=shared, context=certificates.context
+                )
+                addresses.append(f"dicom+tls://{config.host}:{port}")
+        except OSError as exc:
+            raise ConfigError(
+                f"dicom_scp cannot listen on {config.host}:{config.port}: {exc.strerror}"
+            ) from exc
+        return addresses
+
+    async def health(self) -> Health:
+        """Listening or not."""
+        return Health(ok=self._acceptor is not None)
+
+    async def close(self) -> None:
+        """Stop accepting and let messages under way finish."""
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
+            await asyncio.to_thread(acceptor.close)
+
+    def admit(self, request: Request) -> "_Handler | Refusal":
+        """Recognise the source; every refusal looks the same from outside."""
+        connection = Connection(
+            channel=self.name,
+            identity=request.calling_ae_title,
+            peer_address=request.peer_address,
+            called_ae_title=request.called_ae_title,
+            tls=request.tls,
+            certificate_fingerprint=request.certificate_fingerprint,
+        )
+        key = request.peer_address, request.calling_ae_title
+        source = None
+        if not self._bans.banned(key):
+            source = self._identify(connection)
+        if source is None:
+            self._refused(connection, key)
+            return Refusal()
+        return _Handler(self, source, request)
+
+    def _identify(self, connection: Connection) -> Source | None:
+        config = self.config
+        if config.require_called_ae_title and connection.called_ae_title != config.ae_title:
+            return None
+        try:
+            return self.context.identify(connection)
+        except Exception:
+            log.exception("source could not be identified")
+            return None
+
+    def _refused(self, connection: Connection, key: tuple[str, str]) -> None:
+        self._bans.failed(key)
+        now = time.monotonic()
+        if now - self._alerted.get(key, -1e9) > _ALERT_EVERY_SECONDS:
+            if len(self._alerted) > 1000:
+                self._alerted.clear()
+            self._alerted[key] = now
+            reason = explain_refusal(connection, self.context.sources())
+            log.warning("association refused", peer=connection.peer_address, reason=reason)
+            try:
+                self.context.spool.alert(
+                    "association refused",
+                    {"peer": connection.peer_address, "calling": connection.identity,
+                     "reason": reason},
+                )  # fmt: skip
+            except RsoError as exc:
+                log.warning("alert could not be kept", reason=str(exc))
+        time.sleep(_REFUSAL_DELAY)
+
+    def transfer_syntax(self, abstract_syntax: str, offered: Sequence[str]) -> str | None:
+        """The first offered that RSO keeps as it is; any storage or private SOP Class."""
+        if abstract_syntax == VERIFICATION:
+            return offered[0] if offered else ""
+        if not _is_storage(abstract_syntax):
+            return None
+        return next((t for t in offered if t not in DEFLATED and t not in _JPIP), "")
+
+
+def _is_storage(uid: str) -> bool:
+    if not uid.startswith("1.2.840.10008."):
+        return True  # private: kept like any other
+    try:
+        return bool(uid_to_service_class(uid).__name__ == "StorageServiceClass")
+    except NotImplementedError:
+        return uid.startswith("1.2.840.10008.5.1.4.1.1.")
+    except Exception:
+        return False
+
+
+class _Handler:
+    """One association of a known source."""
+
+    def __init__(self, scp: DicomScp, source: Source, request: Request) -> None:
+        self._scp, self._source, self._request = scp, source, request
+        self._batch: Batch | None = None
+
+    def _open_batch(self) -> Batch:
+        if self._batch is None:
+            self._batch = self._scp.context.spool.open_batch(
+                Provenance(
+                    channel=self._scp.name,
+                    facility=self._source.facility,
+                    source=self._source.identity,
+                    kind=self._source.kind,
+                    peer_address=self._request.peer_address,
+                    opened_at=datetime.now(UTC),
+                    calling_ae_title=self._request.calling_ae_title,
+                    called_ae_title=self._request.called_ae_title,
+                )
+            )
+        return self._batch
+
+    def store(
+        self, command: Command, transfer_syntax_uid: str, dataset: memoryview
+    ) -> tuple[int, str]:
+        """Keep a dataset; success only when it is on disk."""
+        try:
+            self._open_batch().append(
+                [dataset],
+                transfer_syntax_uid=transfer_syntax_uid,
+                sop_class_uid=command.sop_class_uid,
+                sop_instance_uid=command.sop_instance_uid,
+            )
+        except Exception as exc:
+            return self.failed(exc)
+        return 0x0000, ""
+
+    def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
+        """Begin a large dataset."""
+        return self._open_batch().open(
+            transfer_syntax_uid=transfer_syntax_uid,
+            sop_class_uid=command.sop_class_uid,
+            sop_instance_uid=command.sop_instance_uid,
+        )
+
+    def failed(self, exc: Exception) -> tuple[int, str]:
+        """The DIMSE status of an error (PS3.4 B.2.3)."""
+        for kind, status in _STATUS:
+            if isinstance(exc, kind):
+                return status, str(exc)
+        log.error("instance could not be kept", reason=type(exc).__name__, exc_info=exc)
+        return 0x0110, "processing failure"
+
+    def close(self) -> None:
+        """End the batch."""
+        if self._batch is not None:
+            try:
+                self._batch.close()
+            except RsoError as exc:
+                log.warning("batch could not be closed", reason=str(exc))
+
+
+class _Bans:
+    """Address and AE title that failed too often, for a while."""
+
+    def __init__(self) -> None:
+        self._failures: dict[tuple[str, str], list[float]] = {}
+        self._lock = threading.Lock()
+
+    def banned(self, key: tuple[str, str]) -> bool:
+        with self._lock:
+            recent = self._recent(key)
+            return len(recent) >= _BAN_AFTER
+
+    def failed(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            if len(self._failures) > 10_000:
+                self._failures.clear()
+            self._failures[key] = [*self._recent(key), time.monotonic()][-_BAN_AFTER:]
+
+    def _recent(self, key: tuple[str, str]) -> list[float]:
+        since = time.monotonic() - _BAN_SECONDS
+        return [at for at in self._failures.get(key, []) if at > since]
+
+
+class _Certificates:
+    """The TLS context, made anew when its files change; associations that stand are kept."""
+
+    def __init__(self, config: Tls) -> None:
+        self._config = config
+        self._stamp: tuple[float, ...] = ()
+        self._lock = threading.Lock()
+        self.context()
+
+    def context(self) -> ssl.SSLContext:
+        """The current context."""
+        config = self._config
+        files = [f for f in (config.certificate, config.key, config.ca) if f]
+        try:
+            stamp = tuple(Path(f).stat().st_mtime for f in files)
+            with self._lock:
+                if stamp != self._stamp:
+                    self._made, self._stamp = self._make(), stamp
+                return self._made
+        except (OSError, ssl.SSLError) as exc:
+            if self._stamp:
+                log.error("certificates could not be read again", reason=str(exc))
+                return self._made
+            raise ConfigError(f"dicom_scp.tls: {exc}") from exc
+
+    def _make(self) -> ssl.SSLContext:
+        config = self._config
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM")
+        context.load_cert_chain(config.certificate, config.key)
+        if config.ca:
+            context.load_verify_locations(config.ca)
+            required = config.require_client_certificate
+            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        return context
+
+
+@hookimpl
+def rso_register_receivers() -> list[type[Receiver]]:
+    """The SCP."""
+    return [DicomScp]
