@@ -71,7 +71,7 @@ class LocalArchive:
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb", buffering=0) as file:
             view = memoryview(data)
-            while len(view):
+            while view:
                 view = view[file.write(view) :]
         temporary.rename(path)
 

@@ -237,7 +237,7 @@ class LogSink:
     def _put(self, data: Buffer) -> None:
         self._spool.log.space.require(len(data))
         view = memoryview(data)
-        while len(view):
+        while view:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as exc:

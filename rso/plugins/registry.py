@@ -54,6 +54,7 @@ class Plugins:
         self.receivers: dict[str, tuple[type[Receiver], Any]] = {}
         self.senders: dict[str, tuple[type[Sender], Any]] = {}
         self.notifiers: dict[str, tuple[type[Notifier], Any]] = {}
+        self.config_types: dict[str, type[Struct]] = {}
 
     @property
     def hook(self) -> Any:
@@ -85,6 +86,7 @@ class Plugins:
         section = self._settings.plugins.get(name)
         found = list(self._registered(module, name))
         for table, kind in found:
+            self.config_types[name] = kind.config_type
             if section is not None or _has_defaults(kind.config_type):
                 config = decode_section(kind.config_type, section or {}, f"plugins.{name}")
                 # Receivers and notifiers act on their own: only a section starts them.

@@ -1,0 +1,5 @@
+"""``python -m rso``."""
+
+from rso.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The ``rso`` command."""
+
+from rso.cli.main import main
+
+__all__ = ["main"]

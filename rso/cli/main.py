@@ -1,0 +1,31 @@
+"""The program: its commands, and one clear line for every error."""
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from rso.cli import exam, hold, operate, setup
+from rso.core.errors import RsoError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="rso",
+    help="Radiology Services Online: intake, matching, routing and proven delivery.",
+    version_flags=["--version"],
+)
+for module in (setup, operate, exam, hold):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 failed, 2 wrong usage."""
+    try:
+        app(exit_on_error=False, print_error=True)
+    except CycloptsError:
+        sys.exit(2)
+    except RsoError as exc:
+        sys.stderr.write(f"rso: {exc}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,191 @@
+"""Setting up: init, load, export, token, stamp."""
+
+import secrets
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from rso.cli.shared import Config, Json, fail, print_json, run_with_engine
+from rso.core.errors import ConfigError
+
+__all__ = ["register"]
+
+
+def register(app: App) -> None:
+    """Add the commands."""
+    for command in (init, load, export, stamp):
+        app.command(command)
+    token = App(name="token", help="Tokens for the HTTP API.")
+    token.command(create_, name="create")
+    token.command(list_, name="list")
+    token.command(revoke)
+    app.command(token)
+
+
+def init(
+    directory: Path = Path(),
+    *,
+    set_: Annotated[
+        list[str] | None, Parameter(name="--set", help="section.key=value", negative="")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write rso.toml with every default, and make the database and an administrator."""
+    from rso.cli.template import write_config  # noqa: PLC0415
+    from rso.ledger.people import upsert_user  # noqa: PLC0415
+    from rso.settings import load_settings  # noqa: PLC0415
+
+    path = directory.absolute() / "rso.toml"
+    if path.exists():
+        fail(f"{path} exists already")
+    directory.mkdir(parents=True, exist_ok=True)
+    write_config(path, set_ or [])
+    password = secrets.token_urlsafe(12)
+    email = "admin@localhost.localdomain"
+    try:
+        settings = load_settings(path)
+        for folder in (settings.data_dir, settings.archive_dir):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+        async def work(engine: Any) -> None:
+            await upsert_user(
+                engine.ledger, email=email, role="admin", name="Administrator", password=password
+            )
+
+        run_with_engine(path, work)
+    except BaseException:
+        path.unlink(missing_ok=True)  # a failed init can be run again
+        raise
+    if json:
+        print_json({"config": str(path), "admin": {"email": email, "password": password}})
+    else:
+        sys.stdout.write(
+            f"Wrote {path}\n\nAdministrator  {email}\nPassword       {password}\n\n"
+            f"Next: rso load site.toml --config {path}\n      rso serve --config {path}\n"
+        )
+
+
+def load(site: Path, *, config: Config = None, json: Json = False) -> None:
+    """Add and change facilities, sources, radiologists and people from a site.toml."""
+    from rso.engine.snapshot import write_snapshot  # noqa: PLC0415
+    from rso.ledger.site import load_site  # noqa: PLC0415
+    from rso.settings import resolve_secrets  # noqa: PLC0415
+
+    try:
+        document = resolve_secrets(tomllib.loads(site.read_text("utf-8")), site.parent)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigError(f"{site}: {exc}") from exc
+
+    async def work(engine: Any) -> dict[str, Any]:
+        summary = await load_site(engine.ledger, document)
+        path = engine.settings.data_dir / "snapshot" / "sources.json"
+        await write_snapshot(engine.ledger, path)
+        return dict(summary)
+
+    summary = run_with_engine(config, work)
+    if json:
+        print_json(summary)
+        return
+    for warning in summary["warnings"]:
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(
+        f"{summary['facilities']} facilities, {summary['radiologists']} radiologists,"
+        f" {summary['users']} users\n"
+    )
+
+
+def export(*, config: Config = None, json: Json = False) -> None:
+    """Print everything that load takes, with hashes instead of passwords."""
+    import tomlkit  # noqa: PLC0415
+
+    from rso.ledger.site import export_site  # noqa: PLC0415
+
+    document = run_with_engine(config, lambda engine: export_site(engine.ledger))
+    if json:
+        print_json(document)
+    else:
+        sys.stdout.write(tomlkit.dumps(document))
+
+
+def stamp(
+    number: str,
+    paths: list[Path],
+    *,
+    out: Path,
+    json: Json = False,
+) -> None:
+    """Copy DICOM files with the exam number as their Patient ID, all else byte for byte."""
+    from rso.core.errors import ExamError, IntakeError  # noqa: PLC0415
+    from rso.core.number import parse_number  # noqa: PLC0415
+    from rso.dicom.stamp import stamp_file  # noqa: PLC0415
+
+    try:
+        plain = parse_number(number)
+    except ExamError as exc:
+        fail(str(exc))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    stamped: list[str] = []
+    skipped: list[dict[str, str]] = []
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            target = out / (file.relative_to(path) if path.is_dir() else file.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                stamp_file(file, target, plain)
+            except (IntakeError, OSError) as exc:
+                skipped.append({"file": str(file), "reason": str(exc)})
+            else:
+                stamped.append(str(target))
+    if json:
+        print_json({"stamped": stamped, "skipped": skipped})
+    else:
+        for entry in skipped:
+            sys.stderr.write(f"skipped {entry['file']}: {entry['reason']}\n")
+        sys.stdout.write(f"{len(stamped)} files stamped, {len(skipped)} skipped\n")
+    if not stamped:
+        raise SystemExit(1)
+
+
+def create_(*, user: str, name: str = "", config: Config = None, json: Json = False) -> None:
+    """Make a token for a person; it is shown once."""
+    from rso.ledger.people import create_token  # noqa: PLC0415
+
+    token = run_with_engine(
+        config, lambda engine: create_token(engine.ledger, email=user, name=name)
+    )
+    if json:
+        print_json({"token": token})
+    else:
+        sys.stdout.write(token + "\n")
+
+
+def list_(*, config: Config = None, json: Json = False) -> None:
+    """List tokens, not their secrets."""
+    from rso.cli.shared import table  # noqa: PLC0415
+
+    found = run_with_engine(
+        config,
+        lambda engine: engine.ledger.fetch(
+            "SELECT id, account, name, created_at, revoked_at FROM api_token ORDER BY id"
+        ),
+    )
+    if json:
+        print_json({"tokens": found})
+    else:
+        table(
+            ["id", "user", "name", "revoked"],
+            [(t["id"], t["account"], t["name"], t["revoked_at"] or "") for t in found],
+        )
+
+
+def revoke(token_id: str, *, config: Config = None) -> None:
+    """End a token."""
+    from rso.ledger.people import revoke_token  # noqa: PLC0415
+
+    if not run_with_engine(config, lambda engine: revoke_token(engine.ledger, token_id)):
+        fail(f"no token in use has the id {token_id}")

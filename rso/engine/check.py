@@ -1,0 +1,79 @@
+"""``rso check``: is everything that RSO leans on there, and does it answer?"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from rso.core.errors import RsoError
+from rso.core.routing import Destination
+from rso.engine.context import Engine
+from rso.engine.dispatch import make_sender
+from rso.engine.spool_log import Space
+
+__all__ = ["Check", "run_checks"]
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+async def run_checks(engine: Engine) -> list[Check]:
+    """Look at everything; never raises for what it finds."""
+    checks = [Check(name="configuration", ok=True, detail=str(engine.settings.path))]
+    await engine.ledger.fetch("SELECT 1 AS one")
+    checks.append(Check(name="database", ok=True, detail=engine.ledger.kind))
+    checks += [_folder("data", engine.settings.data_dir)]
+    checks += [_folder("archive", engine.settings.archive_dir)]
+    for info in engine.plugins.describe():
+        checks.append(
+            Check(
+                name=f"plugin {info.name}",
+                ok=info.state != "failed",
+                detail=info.error or info.state,
+            )
+        )
+    for row in await engine.ledger.fetch("SELECT * FROM destination ORDER BY code"):
+        checks.append(await asyncio.to_thread(_destination, engine, row))
+    for name, (kind, config) in engine.plugins.notifiers.items():
+        health = await kind(config).health()
+        checks.append(Check(name=f"notifier {name}", ok=health.ok, detail=health.detail))
+    return checks
+
+
+def _folder(name: str, path: Any) -> Check:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = path / ".probe"
+        probe.write_bytes(b"x")
+        probe.unlink()
+        space = Space(path)
+    except OSError as exc:
+        return Check(name=f"folder {name}", ok=False, detail=f"{path}: {exc.strerror}")
+    free = space.free()
+    return Check(
+        name=f"folder {name}", ok=free > space.low_water, detail=f"{path}: {free >> 20} MB free"
+    )
+
+
+def _destination(engine: Engine, row: dict[str, Any]) -> Check:
+    name = f"destination {row['code']}"
+    try:
+        sender = make_sender(
+            engine,
+            Destination(
+                code=row["code"],
+                radiologist=row["radiologist"],
+                sender=row["sender"],
+                options=msgspec.json.decode(row["options"]),
+            ),
+        )
+    except RsoError as exc:
+        return Check(name=name, ok=False, detail=str(exc))
+    health = sender.check()
+    return Check(name=name, ok=health.ok, detail=health.detail)

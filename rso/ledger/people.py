@@ -1,0 +1,242 @@
+"""People: passwords, sessions, sign-in attempts and API tokens."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from msgspec import Struct
+
+from rso.core.errors import ConfigError
+from rso.ledger import tables
+from rso.ledger.exams import now
+from rso.ledger.ledger import Ledger, new_id
+
+__all__ = [
+    "Person",
+    "create_session",
+    "create_token",
+    "end_session",
+    "find_session",
+    "find_token",
+    "hash_password",
+    "revoke_token",
+    "sign_in",
+    "upsert_user",
+]
+
+_HASHER = PasswordHasher()
+# argon2 takes 64 MB and a tenth of a second each: a few at once, never in the event loop.
+_AT_ONCE = asyncio.Semaphore(2)
+_NOBODY = _HASHER.hash(secrets.token_hex(8))
+_MOST_FAILURES = 10
+_WINDOW = timedelta(minutes=1)
+_SESSION = timedelta(hours=12)
+_IDLE = timedelta(minutes=30)
+
+
+class Person(Struct, frozen=True, kw_only=True):
+    """Who acts. ``facilities`` is ``None`` for roles that see every facility."""
+
+    email: str
+    name: str
+    role: str
+    facilities: tuple[str, ...] | None
+
+
+def _person(row: dict[str, Any]) -> Person:
+    own = tuple(msgspec.json.decode(row["facilities"], type=list[str]))
+    everywhere = row["role"] in {"admin", "coordinator", "auditor"} and not own
+    return Person(
+        email=row["email"],
+        name=row["name"],
+        role=row["role"],
+        facilities=None if everywhere else own,
+    )
+
+
+async def hash_password(password: str, old: str = "") -> str:
+    """An argon2 hash; a hash is taken as it is, and ``old`` where it fits already."""
+    if not password:
+        return old
+    if password.startswith("$argon2"):
+        return password
+    if old and await verify_password(password, old):
+        return old
+    async with _AT_ONCE:
+        return await asyncio.to_thread(_HASHER.hash, password)
+
+
+async def verify_password(password: str, hashed: str) -> bool:
+    """Whether a password belongs to a hash; as slow for no hash at all."""
+    async with _AT_ONCE:
+        try:
+            await asyncio.to_thread(_HASHER.verify, hashed or _NOBODY, password)
+        except (VerificationError, InvalidHashError):
+            return False
+    return bool(hashed)
+
+
+async def upsert_user(
+    ledger: Ledger,
+    *,
+    email: str,
+    role: str,
+    name: str = "",
+    facilities: Sequence[str] = (),
+    password: str = "",
+) -> None:
+    """Add a person, or change the one with this address; an empty password keeps the old."""
+    email = email.lower()
+    if role in {"customer", "technician"} and not facilities:
+        raise ConfigError(f"user {email}: a {role} needs facilities")
+    rows = await ledger.fetch("SELECT password_hash FROM user_account WHERE email = ?", email)
+    hashed = await hash_password(password, rows[0]["password_hash"] if rows else "")
+    values = [name, role, msgspec.json.encode(list(facilities)).decode(), hashed]
+    if rows:
+        await ledger.execute(
+            "UPDATE user_account SET name = ?, role = ?, facilities = ?, password_hash = ?"
+            " WHERE email = ?",
+            *values,
+            email,
+        )
+        return
+    columns = ("name", "role", "facilities", "password_hash")
+    await ledger.insert_rows(
+        tables.User,
+        [
+            {
+                "id": new_id(),
+                "email": email,
+                **dict(zip(columns, values, strict=True)),
+                "created_at": now(),
+            }
+        ],
+    )
+
+
+async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Person | str:
+    """The person, or in words why not; ten failures a minute lock account and address."""
+    email = email.strip().lower()[:254]
+    for subject in (f"account:{email}", f"address:{address}"):
+        rows = await ledger.fetch(
+            "SELECT count(*) AS n FROM login_attempt WHERE subject = ? AND at > ?",
+            subject,
+            now() - _WINDOW,
+        )
+        if rows[0]["n"] >= _MOST_FAILURES * (1 if subject.startswith("account") else 5):
+            return "Too many attempts. Please wait a minute."
+    found = await ledger.fetch("SELECT * FROM user_account WHERE email = ? AND NOT disabled", email)
+    if await verify_password(password, found[0]["password_hash"] if found else ""):
+        return _person(found[0])
+    at = now()
+    await ledger.insert_rows(
+        tables.Login,
+        [
+            {"id": new_id(), "subject": f"account:{email}", "at": at},
+            {"id": new_id(), "subject": f"address:{address}", "at": at},
+        ],
+    )
+    return "Email or password is wrong."
+
+
+def _hash(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+async def create_session(ledger: Ledger, person: Person) -> str:
+    """Begin a session; returns what the cookie holds, of which only a hash is stored."""
+    secret, at = secrets.token_urlsafe(32), now()
+    await ledger.insert_rows(
+        tables.Session,
+        [
+            {
+                "id": _hash(secret),
+                "account": person.email,
+                "data": secrets.token_urlsafe(24),  # the CSRF token
+                "created_at": at,
+                "seen_at": at,
+                "expires_at": at + _SESSION,
+            }
+        ],
+    )
+    return secret
+
+
+async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None:
+    """The person and the CSRF token of a session that is neither idle nor over."""
+    at = now()
+    rows = await ledger.fetch(
+        "SELECT s.id AS session, s.data, s.seen_at, u.* FROM web_session s JOIN user_account u"
+        " ON u.email = s.account WHERE s.id = ? AND s.expires_at > ? AND s.seen_at > ?"
+        " AND NOT u.disabled",
+        _hash(secret),
+        at,
+        at - _IDLE,
+    )
+    if not rows:
+        return None
+    seen: datetime = rows[0]["seen_at"]
+    if at - seen > timedelta(minutes=1):  # not a write for each request
+        await ledger.execute(
+            "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
+        )
+    return _person(rows[0]), rows[0]["data"]
+
+
+async def end_session(ledger: Ledger, secret: str) -> None:
+    """Sign out."""
+    await ledger.execute("DELETE FROM web_session WHERE id = ?", _hash(secret))
+
+
+async def create_token(ledger: Ledger, *, email: str = "", source: str = "", name: str = "") -> str:
+    """Make an API token for a person or a source; only its hash is stored.
+
+    Raises:
+        ConfigError: No such person.
+    """
+    if email and not await ledger.fetch(
+        "SELECT id FROM user_account WHERE email = ?", email.lower()
+    ):
+        raise ConfigError(f"no user has the address {email}")
+    token = f"rso_{secrets.token_urlsafe(32)}"
+    await ledger.insert_rows(
+        tables.ApiToken,
+        [
+            {
+                "id": new_id(),
+                "token_hash": _hash(token),
+                "account": email.lower(),
+                "source": source,
+                "name": name,
+                "created_at": now(),
+            }
+        ],
+    )
+    return token
+
+
+async def find_token(ledger: Ledger, token: str) -> Person | None:
+    """The person an API token stands for."""
+    rows = await ledger.fetch(
+        "SELECT u.* FROM api_token t JOIN user_account u ON u.email = t.account"
+        " WHERE t.token_hash = ? AND t.revoked_at IS NULL AND NOT u.disabled",
+        _hash(token),
+    )
+    return _person(rows[0]) if rows else None
+
+
+async def revoke_token(ledger: Ledger, token_id: str) -> bool:
+    """End a token."""
+    return bool(
+        await ledger.execute(
+            "UPDATE api_token SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
+            now(),
+            token_id,
+        )
+    )

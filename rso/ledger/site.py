@@ -1,0 +1,321 @@
+"""Facilities, sources, radiologists, destinations and people: loaded, exported, listed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from rso.core.errors import ConfigError
+from rso.core.source import check_sources
+from rso.core.transport import Kind, Source
+from rso.ledger import tables
+from rso.ledger.ledger import Ledger, new_id
+from rso.ledger.people import hash_password, upsert_user
+from rso.ledger.site_document import (
+    AttachmentEntry,
+    ContactEntry,
+    DestinationEntry,
+    FacilityEntry,
+    RadiologistEntry,
+    SiteDocument,
+    SourceEntry,
+    UserEntry,
+)
+
+__all__ = ["all_sources", "export_site", "load_site"]
+
+
+async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Add and change what the document names; the rest stays. Idempotent.
+
+    Returns:
+        How many of each kind, and ``warnings`` in words.
+
+    Raises:
+        ConfigError: The document is wrong, or two sources cannot be told apart.
+    """
+    try:
+        site = msgspec.convert(document, SiteDocument)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"site.toml: {exc}") from exc
+    async with ledger.transaction():
+        for radiologist in site.radiologist:
+            await _load_radiologist(ledger, radiologist)
+        for facility in site.facility:
+            await _load_facility(ledger, facility)
+        for user in site.user:
+            await _load_user(ledger, user)
+        if problems := check_sources(await all_sources(ledger)):
+            raise ConfigError("; ".join(problems))
+        warnings = await _check(ledger)
+    return {
+        "facilities": len(site.facility),
+        "radiologists": len(site.radiologist),
+        "users": len(site.user),
+        "warnings": warnings,
+    }
+
+
+async def _upsert(
+    ledger: Ledger, table: Any, key: str, values: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> None:
+    """Insert a row, or change the one with the same unique key."""
+    await ledger.insert_rows(table, [{"id": new_id(), **values, **fixed}], on_conflict="nothing")
+    names = [name for name in values if name != key]
+    assignments = ", ".join(f"{name} = ?" for name in names)
+    await ledger.execute(
+        f"UPDATE {table._meta.tablename} SET {assignments} WHERE {key} = ?",  # noqa: S608
+        *[values[name] for name in names],
+        values[key],
+    )
+
+
+async def _load_radiologist(ledger: Ledger, entry: RadiologistEntry) -> None:
+    await _upsert(ledger, tables.Radiologist, "code", {"code": entry.code, "name": entry.name}, {})
+    for destination in entry.destinations:
+        await _upsert(
+            ledger,
+            tables.Destination,
+            "code",
+            {
+                "code": destination.code,
+                "radiologist": entry.code,
+                "sender": destination.sender,
+                "egress": destination.egress,
+                "options": msgspec.json.encode(destination.options).decode(),
+            },
+            {"paused": False, "failures": 0, "open_until": None, "last_success_at": None,
+             "last_error": ""},
+        )  # fmt: skip
+    # One that is no longer named goes only when nothing waits for it.
+    keep = [d.code for d in entry.destinations]
+    marks = ",".join("?" * len(keep)) or "''"
+    await ledger.execute(
+        f"DELETE FROM destination WHERE radiologist = ? AND code NOT IN ({marks})"  # noqa: S608
+        " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.destination = destination.code"
+        " AND d.state <> 'delivered')",
+        entry.code,
+        *keep,
+    )
+    await _load_contacts(ledger, "radiologist", entry.code, entry.contacts)
+
+
+async def _load_contacts(
+    ledger: Ledger, kind: str, owner: str, contacts: Sequence[ContactEntry]
+) -> None:
+    await ledger.insert_rows(
+        tables.Contact,
+        [
+            {
+                "id": new_id(),
+                "owner_kind": kind,
+                "owner": owner,
+                "channel": contact.channel,
+                "address": contact.address,
+                "verified_at": None,
+                "opted_out": False,
+            }
+            for contact in contacts
+        ],
+        on_conflict="nothing",
+    )
+
+
+async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
+    settings = {
+        "settle_seconds": entry.settle_seconds,
+        "allow_empty_demographics": entry.allow_empty_demographics,
+    }
+    await _upsert(
+        ledger,
+        tables.Facility,
+        "code",
+        {
+            "code": entry.code,
+            "name": entry.name,
+            "issuer_of_patient_id": entry.issuer_of_patient_id,
+            "settings": msgspec.json.encode(settings).decode(),
+        },
+        {},
+    )
+    before = {
+        (row["channel"], row["identity"], row["called_ae_title"]): row
+        for row in await ledger.fetch("SELECT * FROM source WHERE facility = ?", entry.code)
+    }
+    await ledger.execute("DELETE FROM source WHERE facility = ?", entry.code)
+    for source in entry.sources:
+        old = before.get((source.channel, source.identity, source.called_ae_title))
+        await _insert_source(ledger, entry.code, source, old)
+    await ledger.execute("DELETE FROM attachment WHERE facility = ?", entry.code)
+    await ledger.insert_rows(
+        tables.Attachment,
+        [
+            {
+                "id": new_id(),
+                "facility": entry.code,
+                "radiologist": attachment.code,
+                "conditions": msgspec.json.encode(attachment.conditions).decode(),
+            }
+            for attachment in entry.radiologists
+        ],
+    )
+
+
+async def _insert_source(
+    ledger: Ledger, facility: str, source: SourceEntry, old: Mapping[str, Any] | None
+) -> None:
+    await ledger.insert_rows(
+        tables.Source,
+        [
+            {
+                "id": new_id(),
+                "facility": facility,
+                "channel": source.channel,
+                "identity": source.identity,
+                "kind": source.kind.value,
+                "networks": msgspec.json.encode(source.networks).decode(),
+                "certificate_fingerprint": source.certificate_fingerprint,
+                "called_ae_title": source.called_ae_title,
+                "password_hash": await hash_password(
+                    source.password, old["password_hash"] if old else ""
+                ),
+                "cleartext": source.cleartext,
+                "last_instance_at": old["last_instance_at"] if old else None,
+            }
+        ],
+    )
+
+
+async def _load_user(ledger: Ledger, entry: UserEntry) -> None:
+    await upsert_user(
+        ledger,
+        email=entry.email,
+        name=entry.name,
+        role=entry.role,
+        facilities=entry.facilities,
+        password=entry.password,
+    )
+    await _load_contacts(ledger, "user", entry.email.lower(), entry.contacts)
+
+
+async def _check(ledger: Ledger) -> list[str]:
+    warnings = []
+    for row in await ledger.fetch(
+        "SELECT a.facility, a.radiologist FROM attachment a LEFT JOIN radiologist r"
+        " ON r.code = a.radiologist WHERE r.code IS NULL"
+    ):
+        raise ConfigError(
+            f"facility {row['facility']}: no radiologist has the code {row['radiologist']}"
+        )
+    for row in await ledger.fetch(
+        "SELECT d.code FROM destination d JOIN attachment a ON a.radiologist = d.radiologist"
+        " WHERE d.egress = 'passthrough' GROUP BY d.code HAVING count(DISTINCT a.facility) > 1"
+    ):
+        warnings.append(
+            f"destination {row['code']} serves several facilities with egress passthrough:"
+            " their Patient IDs may collide"
+        )
+    return warnings
+
+
+async def all_sources(ledger: Ledger) -> list[Source]:
+    """Every declared source."""
+    rows = await ledger.fetch("SELECT * FROM source ORDER BY facility, channel, identity, id")
+    return [
+        Source(
+            facility=row["facility"],
+            channel=row["channel"],
+            identity=row["identity"],
+            kind=Kind(row["kind"]),
+            networks=tuple(msgspec.json.decode(row["networks"])),
+            certificate_fingerprint=row["certificate_fingerprint"],
+            called_ae_title=row["called_ae_title"],
+            password_hash=row["password_hash"],
+            cleartext=bool(row["cleartext"]),
+        )
+        for row in rows
+    ]
+
+
+async def export_site(ledger: Ledger) -> dict[str, Any]:
+    """Everything as a document that ``load_site`` takes; hashes, never clear passwords."""
+    site = SiteDocument(
+        facility=[
+            await _facility(ledger, row)
+            for row in await ledger.fetch("SELECT * FROM facility ORDER BY code")
+        ],
+        radiologist=[
+            RadiologistEntry(
+                code=row["code"],
+                name=row["name"],
+                contacts=await _contacts(ledger, "radiologist", row["code"]),
+                destinations=[
+                    DestinationEntry(
+                        code=d["code"],
+                        sender=d["sender"],
+                        egress=d["egress"],
+                        options=msgspec.json.decode(d["options"]),
+                    )
+                    for d in await ledger.fetch(
+                        "SELECT * FROM destination WHERE radiologist = ? ORDER BY code",
+                        row["code"],
+                    )
+                ],
+            )
+            for row in await ledger.fetch("SELECT * FROM radiologist ORDER BY code")
+        ],
+        user=[
+            UserEntry(
+                email=row["email"],
+                role=row["role"],
+                name=row["name"],
+                facilities=msgspec.json.decode(row["facilities"]),
+                password=row["password_hash"],
+                contacts=await _contacts(ledger, "user", row["email"]),
+            )
+            for row in await ledger.fetch("SELECT * FROM user_account ORDER BY email")
+        ],
+    )
+    exported: dict[str, Any] = msgspec.to_builtins(site)
+    return exported
+
+
+async def _contacts(ledger: Ledger, kind: str, owner: str) -> list[ContactEntry]:
+    rows = await ledger.fetch(
+        "SELECT channel, address FROM contact WHERE owner_kind = ? AND owner = ? ORDER BY id",
+        kind,
+        owner,
+    )
+    return [ContactEntry(channel=row["channel"], address=row["address"]) for row in rows]
+
+
+async def _facility(ledger: Ledger, row: Mapping[str, Any]) -> FacilityEntry:
+    settings = msgspec.json.decode(row["settings"])
+    attachments = await ledger.fetch(
+        "SELECT * FROM attachment WHERE facility = ? ORDER BY id", row["code"]
+    )
+    return FacilityEntry(
+        code=row["code"],
+        name=row["name"],
+        issuer_of_patient_id=row["issuer_of_patient_id"],
+        settle_seconds=settings.get("settle_seconds"),
+        allow_empty_demographics=bool(settings.get("allow_empty_demographics")),
+        sources=[
+            SourceEntry(
+                password=s.password_hash,
+                networks=list(s.networks),
+                **{
+                    name: value
+                    for name, value in structs.asdict(s).items()
+                    if name not in {"facility", "password_hash", "networks"}
+                },
+            )
+            for s in await all_sources(ledger)
+            if s.facility == row["code"]
+        ],
+        radiologists=[
+            AttachmentEntry(code=a["radiologist"], **msgspec.json.decode(a["conditions"]))
+            for a in attachments
+        ],
+    )
