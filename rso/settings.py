@@ -5,7 +5,7 @@ or ``{ file = "path" }``.
 """
 
 import os
-import tomllib
+import tomli
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,10 +106,10 @@ def load_settings(path: Path | None = None) -> Settings:
     """
     file = Path(path or os.environ.get("RSO_CONFIG") or "rso.toml").absolute()
     try:
-        raw = tomllib.loads(file.read_text("utf-8"))
+        raw = tomli.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file; rso init makes one") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as exc:
         raise ConfigError(f"{file}: {exc}") from exc
     folder = file.parent
     try:

@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-import tomllib
+import tomli
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,8 +75,8 @@ def load(site: Path, *, config: Config = None, json: Json = False) -> None:
     from rso.settings import resolve_secrets  # noqa: PLC0415
 
     try:
-        document = resolve_secrets(tomllib.loads(site.read_text("utf-8")), site.parent)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        document = resolve_secrets(tomli.loads(site.read_text("utf-8")), site.parent)
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as exc:
         raise ConfigError(f"{site}: {exc}") from exc
 
     async def work(engine: Any) -> dict[str, Any]:

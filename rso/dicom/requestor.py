@@ -84,8 +84,6 @@ class Requestor:
         asked = A_ASSOCIATE()
         asked.application_context_name = "1.2.840.10008.3.1.1.1"
         asked.calling_ae_title, asked.called_ae_title = calling, called
-        asked.calling_presentation_address = ("", 0)
-        asked.called_presentation_address = ("", 0)
         asked.presentation_context_definition_list = offered
         maximum = MaximumLengthNotification()
         maximum.maximum_length_received = wire.MOST_RECEIVED
@@ -109,8 +107,8 @@ class Requestor:
             c.context_id for c in answer.presentation_context_definition_results_list
             if c.result == 0
         }  # fmt: skip
-        self.contexts = {
-            pair: one.context_id
+        self.contexts: dict[tuple[str, str], int] = {
+            pair: int(one.context_id or 0)
             for pair, one in zip(contexts, offered, strict=True)
             if one.context_id in granted
         }

@@ -156,7 +156,10 @@ class _Worker:
             wanted = of._wanted(parcel.pair)
             self._session = of._sender.open(wanted)
         except Exception as exc:
-            reason = str(exc) if isinstance(exc, RsoError) else f"{type(exc).__name__}"
+            reason = str(exc)
+            if not isinstance(exc, RsoError):
+                log.exception("sender failed")
+                reason = f"{type(exc).__name__} in the sender"
             if of._may_open():
                 of._answer(parcel, Fault(item=False, reason=reason))
             else:

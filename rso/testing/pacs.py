@@ -1,0 +1,103 @@
+"""A PACS for tests and the demo: it takes everything, answers as scripted, and remembers."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+from msgspec import Struct
+
+from rso.core.transport import Sink
+from rso.dicom.acceptor import Acceptor, Handler, Limits, Refusal, Request
+from rso.dicom.dimse import Command
+
+__all__ = ["Pacs", "Received"]
+
+
+class Received(Struct, frozen=True, kw_only=True):
+    """One instance as it arrived: a SHA-256 of its dataset, and the bytes."""
+
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    dataset: bytes
+
+
+class Pacs:
+    """A C-STORE SCP on loopback.
+
+    Args:
+        answer: The status for a SOP Instance UID and the how-manieth time it comes; 0 by default.
+    """
+
+    def __init__(self, answer: Callable[[str, int], int] = lambda _uid, _count: 0) -> None:
+        self._answer = answer
+        self._lock = threading.Lock()
+        self._acceptor: Acceptor | None = None
+        self.received: list[Received] = []
+        self.asked: Counter[str] = Counter()
+        self.port = 0
+
+    def start(self, port: int = 0) -> int:
+        """Listen; returns the port."""
+        self._acceptor = Acceptor(self, Limits())
+        self.port = self._acceptor.listen("127.0.0.1", port)
+        return self.port
+
+    def stop(self) -> None:
+        """Stop listening."""
+        if self._acceptor is not None:
+            self._acceptor.close(2.0)
+            self._acceptor = None
+
+    def by_uid(self) -> dict[str, Received]:
+        """What was acknowledged, the last of each SOP Instance UID."""
+        with self._lock:
+            return {r.sop_instance_uid: r for r in self.received}
+
+    def admit(self, request: Request) -> Handler | Refusal:  # noqa: ARG002  (takes everybody)
+        """Everybody may come."""
+        return _Taker(self)
+
+    def transfer_syntax(self, abstract_syntax: str, offered: Sequence[str]) -> str | None:  # noqa: ARG002
+        """Everything is taken as it is."""
+        return offered[0]
+
+    def take(self, command: Command, transfer_syntax_uid: str, dataset: bytes) -> int:
+        """Remember an instance and say what is answered."""
+        uid = command.sop_instance_uid
+        with self._lock:
+            self.asked[uid] += 1
+            count = self.asked[uid]
+        status = self._answer(uid, count)
+        if status == 0 or status & 0xF000 == 0xB000:
+            digest = sha256(transfer_syntax_uid.encode() + b"\0" + dataset).hexdigest()
+            with self._lock:
+                self.received.append(
+                    Received(
+                        sop_instance_uid=uid,
+                        transfer_syntax_uid=transfer_syntax_uid,
+                        digest=digest,
+                        dataset=dataset,
+                    )
+                )
+        return status
+
+
+class _Taker:
+    def __init__(self, pacs: Pacs) -> None:
+        self._pacs = pacs
+
+    def store(
+        self, command: Command, transfer_syntax_uid: str, dataset: memoryview
+    ) -> tuple[int, str]:
+        return self._pacs.take(command, transfer_syntax_uid, bytes(dataset)), ""
+
+    def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
+        raise NotImplementedError("the test PACS takes datasets of up to 32 MB")
+
+    def failed(self, exc: Exception) -> tuple[int, str]:  # noqa: ARG002
+        return 0xA700, "too large for the test PACS"
+
+    def close(self) -> None:
+        pass
