@@ -174,14 +174,18 @@ async def _keep_snapshot(engine: Engine, stop: asyncio.Event) -> None:
 
 
 async def _web(settings: Settings, index: int, stop: asyncio.Event, ready: Ready) -> None:
-    from rso.web.server import serve_web  # noqa: PLC0415  (only this role pays for it)
+    # Only this role pays for importing the web.
+    from rso.app import create_app  # noqa: PLC0415
+    from rso.web.server import serve_app  # noqa: PLC0415
 
     plugins = load_plugins(settings)
     async with (
         open_engine(settings) as engine,
         receivers_of(settings, plugins, "web", index) as (spool, receivers),
     ):
-        await serve_web(engine, spool, receivers, stop, ready)
+        app = create_app(engine, spool, receivers)
+        web = settings.web
+        await serve_app(app, web.host, web.port, stop, ready)
 
 
 async def _run(role: str, index: int, settings: Settings, stdout: TextIO) -> None:

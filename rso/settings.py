@@ -5,12 +5,12 @@ or ``{ file = "path" }``.
 """
 
 import os
-import tomli
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import tomli
 from msgspec import Meta, Struct, field
 
 from rso.core.errors import ConfigError

@@ -2,10 +2,10 @@
 
 import secrets
 import sys
-import tomli
 from pathlib import Path
 from typing import Annotated, Any
 
+import tomli
 from cyclopts import App, Parameter
 
 from rso.cli.shared import Config, Json, fail, print_json, run_with_engine

@@ -1,0 +1,65 @@
+"""The web application, wired: handlers, templates, static files, plugins' routes, headers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar, Response
+from litestar.contrib.jinja import JinjaTemplateEngine
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.static_files import create_static_files_router
+from litestar.template import TemplateConfig
+
+from rso.core.transport import Receiver, Spool
+from rso.engine.context import Engine
+from rso.web import api, pages
+from rso.web.errors import answer_error
+
+__all__ = ["create_app"]
+
+_WEB = Path(__file__).parent / "web"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
+
+async def _secure(response: Response[Any]) -> Response[Any]:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    # A page with patients on it is nobody's to keep.
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver]) -> Litestar:
+    """The application over an open engine."""
+    plugged = [route for routes in engine.hook.rso_register_routes() for route in routes]
+    app = Litestar(
+        route_handlers=[
+            *pages.HANDLERS,
+            *api.HANDLERS,
+            *plugged,
+            create_static_files_router(
+                path="/static",
+                directories=[_WEB / "static"],
+                cache_control=None,
+                include_in_schema=False,
+            ),
+        ],
+        template_config=TemplateConfig(directory=_WEB / "templates", engine=JinjaTemplateEngine),
+        openapi_config=OpenAPIConfig(
+            title="RSO", version="0.1.0", path="/schema", render_plugins=[SwaggerRenderPlugin()]
+        ),
+        exception_handlers={Exception: answer_error},
+        after_request=_secure,
+        debug=False,
+    )
+    app.state.engine = engine
+    app.state.spool = spool
+    app.state.receivers = {receiver.name: receiver for receiver in receivers}
+    return app

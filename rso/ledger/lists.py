@@ -1,0 +1,82 @@
+"""What the pages list: exams with everything a row shows, within the caller's facilities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rso.core.exam import Exam
+from rso.core.names import search_key
+from rso.core.number import looks_like_number
+from rso.ledger.ledger import Ledger
+
+__all__ = ["active_exams", "destinations", "exam_instances", "facilities_of", "recent_audit"]
+
+_ACTIVE = "('requested', 'receiving', 'settled', 'delivered')"
+
+
+def _limit(facilities: Sequence[str] | None, column: str) -> tuple[str, list[Any]]:
+    if facilities is None:
+        return "1 = 1", []
+    marks = ",".join("?" * len(facilities)) or "''"
+    return f"{column} IN ({marks})", list(facilities)
+
+
+async def active_exams(
+    ledger: Ledger, facilities: Sequence[str] | None, *, search: str = "", limit: int = 200
+) -> list[dict[str, Any]]:
+    """Active exams: STAT first, then the newest; ``search`` is a number, a name or an ID."""
+    where, values = _limit(facilities, "e.facility")
+    if search:
+        plain = search.replace("-", "").replace(" ", "").upper()
+        if looks_like_number(plain):
+            where, values = f"{where} AND e.number = ?", [*values, plain]
+        else:
+            where += " AND (e.patient_id = ? OR e.name_key LIKE ?)"
+            values += [search, f"{search_key(search)}%"]
+    return await ledger.fetch(
+        "SELECT e.*, (SELECT min(d.acknowledged) FROM delivery d WHERE d.exam = e.id)"  # noqa: S608
+        " AS delivered, (SELECT count(*) FROM delivery d WHERE d.exam = e.id AND"
+        " d.state = 'stopped') AS stopped FROM exam e"
+        f" WHERE {where} AND e.status IN {_ACTIVE}"
+        " ORDER BY CASE WHEN e.status = 'delivered' THEN 1 ELSE 0 END, e.priority,"
+        " e.created_at DESC LIMIT ?",
+        *values,
+        limit,
+    )
+
+
+async def exam_instances(ledger: Ledger, exam: Exam) -> list[dict[str, Any]]:
+    """Every instance of an exam, with its Study and Series."""
+    return await ledger.fetch(
+        "SELECT i.*, s.study_instance_uid, s.description, s.study_date FROM instance i"
+        " JOIN study s ON s.id = i.study WHERE s.exam = ? AND NOT i.conflict"
+        " ORDER BY s.created_at, i.series_instance_uid, i.received_at, i.id",
+        exam.id,
+    )
+
+
+async def facilities_of(ledger: Ledger, facilities: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The facilities somebody may act for."""
+    where, values = _limit(facilities, "code")
+    return await ledger.fetch(
+        f"SELECT code, name FROM facility WHERE {where} ORDER BY code",  # noqa: S608
+        *values,
+    )
+
+
+async def destinations(ledger: Ledger) -> list[dict[str, Any]]:
+    """Every destination with what waits for it."""
+    return await ledger.fetch(
+        "SELECT d.*, (SELECT count(*) FROM delivery_item i WHERE i.destination = d.code"
+        " AND i.state = 'pending') AS waiting, (SELECT count(*) FROM delivery_item i"
+        " WHERE i.destination = d.code AND i.state = 'stopped') AS stopped"
+        " FROM destination d ORDER BY d.code"
+    )
+
+
+async def recent_audit(ledger: Ledger, exam_number: str, limit: int = 50) -> list[dict[str, Any]]:
+    """The newest audit entries of an exam."""
+    return await ledger.fetch(
+        "SELECT at, actor, action FROM audit WHERE exam = ? ORDER BY id DESC LIMIT ?",
+        exam_number,
+        limit,
+    )

@@ -1,0 +1,72 @@
+"""Who asks: a session's cookie or an API token, and what they may see.
+
+A plugin's handler calls ``current(request)`` for the same answer.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar import Request
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from msgspec import Struct
+
+from rso.engine.context import Engine
+from rso.ledger.people import Person, find_session, find_token
+
+__all__ = ["COOKIE", "Identity", "checked_form", "current", "engine_of", "signed_in"]
+
+COOKIE = "rso_session"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """The person behind a request; ``csrf`` is empty for a token."""
+
+    person: Person
+    csrf: str = ""
+
+    def require(self, *roles: str) -> None:
+        """Raise 403 unless the person has one of these roles (an admin has all)."""
+        if self.person.role not in {*roles, "admin"}:
+            raise PermissionDeniedException("your role does not allow this")
+
+
+def engine_of(request: Request[Any, Any, Any]) -> Engine:
+    """The engine of this application."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def current(request: Request[Any, Any, Any]) -> Identity | None:
+    """The caller by API token or session; ``None`` when there is neither."""
+    ledger = engine_of(request).ledger
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        person = await find_token(ledger, token.strip())
+        if person is None:
+            raise NotAuthorizedException("the token is unknown or was revoked")
+        return Identity(person=person)
+    secret = request.cookies.get(COOKIE)
+    found = await find_session(ledger, secret) if secret else None
+    return Identity(person=found[0], csrf=found[1]) if found else None
+
+
+async def signed_in(request: Request[Any, Any, Any]) -> Identity:
+    """The caller; 401 when there is none, 403 for a write without its CSRF token."""
+    identity = await current(request)
+    if identity is None:
+        raise NotAuthorizedException("please sign in")
+    if identity.csrf and request.method not in SAFE:
+        sent = request.headers.get("x-csrf-token") or (await request.form()).get("_csrf", "")
+        if sent != identity.csrf:
+            raise PermissionDeniedException("the form is out of date; please load it again")
+    return identity
+
+
+async def checked_form(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """A form's text fields, refused when it comes from another site."""
+    origin = request.headers.get("origin")
+    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        raise PermissionDeniedException("a form of another site")
+    form = await request.form()
+    return {name: value.strip() for name, value in form.items() if isinstance(value, str)}

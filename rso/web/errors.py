@@ -1,0 +1,79 @@
+"""Errors as people and programs read them: one page, one problem+json (RFC 9457)."""
+
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.response import Redirect, Template
+
+from rso.core.errors import (
+    ConfigError,
+    ExamError,
+    IdentifierError,
+    MatchingError,
+    NoSpaceError,
+    NotDicomError,
+    RefusedError,
+    RsoError,
+)
+from rso.ledger import LedgerUnavailable
+
+__all__ = ["answer_error"]
+
+log = structlog.get_logger(__name__)
+
+_STATUS: tuple[tuple[type[RsoError], int], ...] = (
+    (NotDicomError, 400),
+    (IdentifierError, 409),
+    (RefusedError, 415),
+    (NoSpaceError, 507),
+    (LedgerUnavailable, 503),
+    (ExamError, 404),
+    (MatchingError, 409),
+    (ConfigError, 400),
+    (RsoError, 500),
+)
+_TITLES = {
+    400: "Bad request",
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Not supported",
+    429: "Too many requests",
+    500: "RSO made a mistake",
+    503: "Not available right now",
+    507: "Out of space",
+}
+
+
+def _status(exc: Exception) -> tuple[int, str]:
+    if isinstance(exc, RsoError):
+        return next(status for kind, status in _STATUS if isinstance(exc, kind)), str(exc)
+    if isinstance(exc, HTTPException):
+        return exc.status_code, str(exc.detail)
+    log.error("request failed", exc_info=exc)
+    return 500, "An unexpected error; it is in the log."
+
+
+def answer_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
+    """The one answer to every exception."""
+    status, detail = _status(exc)
+    page = "text/html" in request.headers.get("accept", "")
+    if page and status == 401 and request.method == "GET":
+        return Redirect("/sign-in")
+    title = _TITLES.get(status, "Error")
+    if page:
+        return Template(
+            "error.html",
+            context={"title": title, "detail": detail, "me": None, "site": ""},
+            status_code=status,
+        )
+    return Response(
+        {"type": "about:blank", "title": title, "status": status, "detail": detail},
+        status_code=status,
+        media_type="application/problem+json",
+    )

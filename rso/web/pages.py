@@ -1,0 +1,314 @@
+"""The pages of a working day: sign in, the list, a new exam, an exam, holds, deliveries."""
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.datastructures import Cookie
+from litestar.exceptions import NotFoundException
+from litestar.response import Redirect, Template
+
+from rso.core.errors import ExamError
+from rso.core.exam import Patient, Priority
+from rso.core.names import parse_birth_date
+from rso.core.number import format_number
+from rso.engine.delivery_control import pause_destination, retry_delivery
+from rso.engine.exam_views import view_exam
+from rso.engine.exams import cancel_exam, complete_exam, create_exam, find_exam
+from rso.engine.holds import create_from_hold, reject_hold, release_hold, show_hold
+from rso.ledger.deliveries import deliveries_of
+from rso.ledger.holds import find_holds
+from rso.ledger.lists import (
+    active_exams,
+    destinations,
+    exam_instances,
+    facilities_of,
+    recent_audit,
+)
+from rso.ledger.people import create_session, end_session, sign_in
+from rso.ledger.studies import studies_by_ids
+from rso.web.auth import COOKIE, Identity, checked_form, current, engine_of, signed_in
+from rso.web.codes import barcode_svg, qr_svg
+
+__all__ = ["HANDLERS"]
+
+Ask = Request[Any, Any, Any]
+
+
+def _page(request: Ask, template: str, me: Identity | None, **context: Any) -> Template:
+    return Template(
+        template,
+        context={"me": me, "site": engine_of(request).settings.site.name, **context},
+    )
+
+
+@get("/sign-in")
+async def sign_in_page(request: Ask) -> Response[Any]:
+    """The form to sign in."""
+    if await current(request):
+        return Redirect("/")
+    return _page(request, "sign_in.html", None, problem="", email="")
+
+
+@post("/sign-in", status_code=200)
+async def sign_in_now(request: Ask) -> Response[Any]:
+    """A new session for the right password; an old cookie is never taken over."""
+    form = await checked_form(request)
+    engine = engine_of(request)
+    address = request.client.host if request.client else "unknown"
+    email = form.get("email", "")
+    found = await sign_in(engine.ledger, email, form.get("password", ""), address)
+    if isinstance(found, str):
+        page = _page(request, "sign_in.html", None, problem=found, email=email)
+        page.status_code = 401
+        return page
+    secret = await create_session(engine.ledger, found)
+    secure = engine.settings.base_url.startswith("https:")
+    cookie = Cookie(COOKIE, secret, path="/", httponly=True, samesite="lax", secure=secure)
+    return Redirect("/", status_code=303, cookies=[cookie])
+
+
+@post("/sign-out", status_code=303)
+async def sign_out(request: Ask) -> Redirect:
+    """The end of this session."""
+    await signed_in(request)
+    await end_session(engine_of(request).ledger, request.cookies.get(COOKIE, ""))
+    return Redirect("/sign-in", status_code=303)
+
+
+async def _rows(request: Ask, me: Identity, search: str) -> list[dict[str, Any]]:
+    rows = await active_exams(engine_of(request).ledger, me.person.facilities, search=search)
+    return [{**row, "shown": format_number(row["number"])} for row in rows]
+
+
+@get("/")
+async def exam_list(request: Ask) -> Template:
+    """The Active patient list."""
+    me = await signed_in(request)
+    holds = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
+    rows = await _rows(request, me, "")
+    return _page(request, "exams.html", me, rows=rows, holds=holds, search="")
+
+
+@post("/exams/rows", status_code=200)
+async def exam_rows(request: Ask) -> Template:
+    """The list's rows alone; the search is posted, so that no name stands in a URL."""
+    me = await signed_in(request)
+    form = await checked_form(request)
+    search = form.get("search", "")
+    rows = await _rows(request, me, search)
+    holds = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
+    return _page(request, "exam_rows.html", me, rows=rows, holds=holds, search=search)
+
+
+@get("/exams/new")
+async def new_exam(request: Ask) -> Template:
+    """The request form."""
+    me = await signed_in(request)
+    me.require("customer", "technician", "coordinator")
+    facilities = await facilities_of(engine_of(request).ledger, me.person.facilities)
+    return _page(request, "new.html", me, facilities=facilities, form={}, problems={})
+
+
+def _problems(form: dict[str, str], codes: set[str]) -> dict[str, str]:
+    problems = {}
+    if form.get("facility") not in codes:
+        problems["facility"] = "Choose a facility."
+    if not form.get("family"):
+        problems["family"] = "Enter the family name, or UNKNOWN."
+    born = form.get("birth_date", "")
+    if born and not parse_birth_date(born):
+        problems["birth_date"] = "Enter a real day."
+    if not form.get("indication"):
+        problems["indication"] = "Say why the exam is asked for."
+    if form.get("priority") == "stat" and not form.get("priority_reason"):
+        problems["priority_reason"] = "A STAT exam needs a reason."
+    return problems
+
+
+_REQUEST_FIELDS = ("indication", "history", "referrer", "callback", "procedure", "priority_reason")
+
+
+@post("/exams/new", status_code=200)
+async def make_exam(request: Ask) -> Response[Any]:
+    """Create the exam, or show the form again with what is missing."""
+    me = await signed_in(request)
+    me.require("customer", "technician", "coordinator")
+    form = await checked_form(request)
+    engine = engine_of(request)
+    facilities = await facilities_of(engine.ledger, me.person.facilities)
+    problems = _problems(form, {f["code"] for f in facilities})
+    if problems:
+        page = _page(request, "new.html", me, facilities=facilities, form=form, problems=problems)
+        page.status_code = 422
+        return page
+    parts = [form.get(name, "").replace("^", " ") for name in ("family", "given", "middle")]
+    priority = form.get("priority", "routine")
+    exam = await create_exam(
+        engine,
+        facility=form["facility"],
+        patient=Patient(
+            name="^".join(parts).rstrip("^"),
+            patient_id=form.get("patient_id", ""),
+            birth_date=parse_birth_date(form.get("birth_date", "")),
+            sex=form.get("sex", "") if form.get("sex") in {"M", "F", "O"} else "",
+        ),
+        priority=Priority(priority) if priority in set(Priority) else Priority.ROUTINE,
+        modality=form.get("modality", "").upper()[:16],
+        body_part=form.get("body_part", "")[:64],
+        accession_number=form.get("accession_number", "")[:16],
+        request={name: form[name] for name in _REQUEST_FIELDS if form.get(name)},
+        actor=me.person.email,
+    )
+    return Redirect(f"/exams/{exam.number}/created", status_code=303)
+
+
+@get("/exams/{number:str}/created")
+async def created(request: Ask, number: str) -> Template:
+    """The exam number, large."""
+    me = await signed_in(request)
+    exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
+    return _page(
+        request,
+        "created.html",
+        me,
+        exam=exam,
+        shown=format_number(exam.number),
+        qr=qr_svg(exam.number),
+        barcode=barcode_svg(exam.number),
+    )
+
+
+@get("/exams/{number:str}")
+async def exam_page(request: Ask, number: str) -> Template:
+    """One exam: the patient, its Studies, n of n for each destination."""
+    me = await signed_in(request)
+    ledger = engine_of(request).ledger
+    exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    return _page(
+        request,
+        "exam.html",
+        me,
+        exam=exam,
+        shown=format_number(exam.number),
+        view=await view_exam(ledger, exam),
+        instances=await exam_instances(ledger, exam),
+        audit=await recent_audit(ledger, exam.number),
+    )
+
+
+@post("/exams/{number:str}/{action:str}", status_code=303)
+async def exam_action(request: Ask, number: str, action: str) -> Redirect:
+    """Complete, cancel, or retry what was stopped."""
+    me = await signed_in(request)
+    me.require("technician", "coordinator")
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    form = await checked_form(request)
+    if action == "complete":
+        await complete_exam(engine, exam, actor=me.person.email)
+    elif action == "cancel":
+        await cancel_exam(engine, exam, actor=me.person.email, reason=form.get("reason", ""))
+    elif action == "retry":
+        for row in await deliveries_of(engine.ledger, exam.id):
+            await retry_delivery(engine, row["id"])
+    else:
+        raise NotFoundException("no such action")
+    return Redirect(f"/exams/{exam.number}", status_code=303)
+
+
+@get("/holds")
+async def hold_list(request: Ask) -> Template:
+    """What waits for a person."""
+    me = await signed_in(request)
+    holds = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
+    return _page(request, "holds.html", me, holds=holds)
+
+
+async def _hold_page(request: Ask, me: Identity, hold_id: str, problem: str = "") -> Template:
+    ledger = engine_of(request).ledger
+    hold = await show_hold(ledger, hold_id, facilities=me.person.facilities)
+    study = (await studies_by_ids(ledger, [hold.study]))[0]
+    suspects = []
+    for number in hold.evidence.get("suggestions", [])[:5]:
+        try:
+            exam = await find_exam(ledger, number, facilities=[hold.facility])
+        except ExamError:
+            continue
+        suspects.append({"exam": exam, "shown": format_number(exam.number)})
+    return _page(
+        request, "hold.html", me, hold=hold, study=study, suspects=suspects, problem=problem
+    )
+
+
+@get("/holds/{hold_id:str}")
+async def hold_page(request: Ask, hold_id: str) -> Template:
+    """One hold, both identities side by side."""
+    return await _hold_page(request, await signed_in(request), hold_id)
+
+
+@post("/holds/{hold_id:str}", status_code=200)
+async def decide_hold(request: Ask, hold_id: str) -> Response[Any]:
+    """Release to an exam, make an exam of it, or reject."""
+    me = await signed_in(request)
+    me.require("coordinator")
+    form = await checked_form(request)
+    engine = engine_of(request)
+    facilities = me.person.facilities
+    reason = form.get("reason", "")
+    if not reason:
+        return await _hold_page(request, me, hold_id, "Please give a reason.")
+    asked = {"reason": reason, "actor": me.person.email, "facilities": facilities}
+    if form.get("decision") == "release":
+        done = await release_hold(
+            engine, hold_id, form.get("exam", ""), identity=form.get("identity", "exam"), **asked
+        )
+        if not done:
+            return await _hold_page(
+                request,
+                me,
+                hold_id,
+                "Name and birth date both differ: a second person must release it too.",
+            )
+    elif form.get("decision") == "create":
+        await create_from_hold(engine, hold_id, **asked)
+    else:
+        await reject_hold(engine, hold_id, **asked)
+    return Redirect("/holds", status_code=303)
+
+
+@get("/deliveries")
+async def delivery_page(request: Ask) -> Template:
+    """Every destination: what waits, what fails and why."""
+    me = await signed_in(request)
+    me.require("coordinator", "auditor")
+    found = await destinations(engine_of(request).ledger)
+    return _page(request, "deliveries.html", me, destinations=found)
+
+
+@post("/deliveries/{code:str}", status_code=303)
+async def pause(request: Ask, code: str) -> Redirect:
+    """Pause a destination, or let it go on."""
+    me = await signed_in(request)
+    me.require("coordinator")
+    form = await checked_form(request)
+    await pause_destination(engine_of(request), code, paused=form.get("do") == "pause")
+    return Redirect("/deliveries", status_code=303)
+
+
+HANDLERS = [
+    sign_in_page,
+    sign_in_now,
+    sign_out,
+    exam_list,
+    exam_rows,
+    new_exam,
+    make_exam,
+    created,
+    exam_page,
+    exam_action,
+    hold_list,
+    hold_page,
+    decide_hold,
+    delivery_page,
+    pause,
+]
