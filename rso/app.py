@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Litestar, Response
 from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
@@ -53,7 +53,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         ],
         template_config=TemplateConfig(directory=_WEB / "templates", engine=JinjaTemplateEngine),
         openapi_config=OpenAPIConfig(
-            title="RSO", version="0.1.0", path="/schema", render_plugins=[SwaggerRenderPlugin()]
+            title="RSO", version="0.1.0", path="/schema", render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])]
         ),
         exception_handlers={Exception: answer_error},
         after_request=_secure,

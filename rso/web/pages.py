@@ -63,7 +63,7 @@ async def sign_in_now(request: Ask) -> Response[Any]:
         return page
     secret = await create_session(engine.ledger, found)
     secure = engine.settings.base_url.startswith("https:")
-    cookie = Cookie(COOKIE, secret, path="/", httponly=True, samesite="lax", secure=secure)
+    cookie = Cookie(key=COOKIE, value=secret, path="/", httponly=True, samesite="lax", secure=secure)
     return Redirect("/", status_code=303, cookies=[cookie])
 
 
