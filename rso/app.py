@@ -53,7 +53,10 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         ],
         template_config=TemplateConfig(directory=_WEB / "templates", engine=JinjaTemplateEngine),
         openapi_config=OpenAPIConfig(
-            title="RSO", version="0.1.0", path="/schema", render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])]
+            title="RSO",
+            version="0.1.0",
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
         ),
         exception_handlers={Exception: answer_error},
         after_request=_secure,

@@ -196,9 +196,7 @@ class _Demo:
         for summary in self.rso("exam", "list")["exams"]:
             view = self.rso("exam", "show", summary["exam_number"])
             ways = ", ".join(f"{d['acknowledged']} of {d['total']}" for d in view["deliveries"])
-            exams.add_row(
-                format_number(view["exam_number"]), view["origin"], view["status"], ways
-            )
+            exams.add_row(format_number(view["exam_number"]), view["origin"], view["status"], ways)
         self.console.print(exams)
         arrived = len(self.sent & self.pacs.by_uid().keys())
         word = "[green]delivered[/green]" if delivered else "[red]NOT delivered in time[/red]"
@@ -212,7 +210,9 @@ def run_demo(*, stay: bool) -> int:
         demo = _Demo(Path(name), console)
         demo.pacs.start()
         try:
-            console.print("[bold]RSO demo[/bold]: a facility, two modalities, one radiologist's PACS")
+            console.print(
+                "[bold]RSO demo[/bold]: a facility, two modalities, one radiologist's PACS"
+            )
             admin = demo.rso(
                 "init", str(demo.config.parent),
                 "--set", f"plugins.dicom_scp.port={demo.dicom}",

@@ -298,8 +298,8 @@ class Acceptor:
         results: list[Any] = []
         known = {id(context): one for context, one in able}
         for context in offered:
-            one = known.get(id(context))
-            answered, _ = negotiate_as_acceptor([context], [one] if one else [])
+            supported = known.get(id(context))
+            answered, _ = negotiate_as_acceptor([context], [supported] if supported else [])
             results += answered
         answer = A_ASSOCIATE()
         answer.application_context_name = "1.2.840.10008.3.1.1.1"
@@ -331,15 +331,12 @@ class Acceptor:
             wires, threads = list(self._wires), list(self._threads)
         for link in wires:
             # Wakes a thread that waits for its peer; one in a message reads on to its end.
-            with contextlib.suppress(OSError):
-                link.sock.shutdown(socket.SHUT_RD) if not _busy(link) else None
+            if not link.in_message:
+                with contextlib.suppress(OSError):
+                    link.sock.shutdown(socket.SHUT_RD)
         until = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0.05))
-
-
-def _busy(link: Wire) -> bool:
-    return getattr(link, "in_message", False)
 
 
 class _State:
@@ -375,11 +372,11 @@ class _Association:
                 seconds = self._limits.idle_seconds
                 kind, length = self._link.read_head(seconds)
                 if kind == wire.DATA:
-                    self._link.in_message = True  # type: ignore[attr-defined]
+                    self._link.in_message = True
                     for fragment in self._link.fragments():
                         self._take(fragment)
                     if self._request is None and not self._command:
-                        self._link.in_message = False  # type: ignore[attr-defined]
+                        self._link.in_message = False
                         if self._closing.is_set():
                             raise WireError("RSO is shutting down")
                     continue

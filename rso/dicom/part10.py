@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from msgspec import Struct
+from pydicom.uid import UID
 
 from rso.core.errors import NotDicomError
 from rso.core.transport import Buffer
@@ -26,6 +27,7 @@ IMPLEMENTATION_VERSION_NAME = "RSO_0_1"
 _PRIVATE_CREATOR_UID = f"{IMPLEMENTATION_CLASS_UID}.1"
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _MOST_META = 1 << 16
+_PIXELS = 0x7FE0
 _LITTLE = Encoding(True, struct.Struct("<H"), struct.Struct("<HH"), struct.Struct("<L"))
 
 
@@ -127,29 +129,36 @@ class Completeness(Struct, frozen=True, kw_only=True):
 
 def walk(path: Path) -> Completeness:
     """Follow a Part 10 file's lengths to its very end; a cut file is not complete."""
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        if size < 132:
-            return Completeness(complete=False, is_dicom=size == 0, reason="too short")
-        with (
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
-        ):
-            if view[128:132] != b"DICM":
-                return Completeness(complete=False, is_dicom=False, reason="no DICM at byte 128")
-            try:
-                meta = read_file_meta(view[: 132 + _MOST_META])
-                with view[meta.dataset_offset :] as dataset:
-                    if meta.transfer_syntax_uid in DEFLATED:
-                        return _walk_deflated(dataset)
-                    last = 0
-                    for element in iterate(dataset, encoding_of(meta.transfer_syntax_uid)):
-                        last = element.end
-            except NotDicomError as exc:
-                return Completeness(complete=False, is_dicom=True, reason=str(exc))
-            if not last:
-                return Completeness(complete=False, is_dicom=True, reason="no dataset yet")
-            return Completeness(complete=True, is_dicom=True)
+    size = path.stat().st_size
+    if size < 132:
+        return Completeness(complete=False, is_dicom=size == 0, reason="too short")
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
+        if bytes(view[128:132]) != b"DICM":
+            return Completeness(complete=False, is_dicom=False, reason="no DICM at byte 128")
+        try:
+            meta = read_file_meta(view[: 132 + _MOST_META])
+            with view[meta.dataset_offset :] as dataset:
+                return _walk_dataset(dataset, meta)
+        except NotDicomError as exc:
+            return Completeness(complete=False, is_dicom=True, reason=str(exc))
+
+
+def _walk_dataset(dataset: memoryview, meta: FileMeta) -> Completeness:
+    if meta.transfer_syntax_uid in DEFLATED:
+        return _walk_deflated(dataset)
+    tag = 0
+    for element in iterate(dataset, encoding_of(meta.transfer_syntax_uid)):
+        tag = element.tag
+    if not tag:
+        return Completeness(complete=False, is_dicom=True, reason="no dataset yet")
+    # Cut between two elements, only what should follow can tell.
+    if "Image Storage" in UID(meta.sop_class_uid).name and tag >> 16 < _PIXELS:
+        return Completeness(complete=False, is_dicom=True, reason="no pixel data yet")
+    return Completeness(complete=True, is_dicom=True)
 
 
 def _walk_deflated(dataset: memoryview) -> Completeness:

@@ -3,6 +3,7 @@
 PS3.8 9.3 for the PDUs. No length that a peer sends is believed before the bytes arrived.
 """
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -66,6 +67,7 @@ class Wire:
         self._left = 0  # bytes of the current P-DATA not yet read
         self._deadline = 0.0
         self._timeout = -1.0
+        self.in_message = False  # between the first byte of a request and its answer
 
     def _wait_at_most(self, seconds: float) -> None:
         if seconds <= 0:
@@ -181,10 +183,8 @@ class Wire:
 
     def close(self) -> None:
         """Close the socket."""
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.sock.close()
 
 

@@ -59,6 +59,7 @@ class SegmentLog:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
+            self._lock_file.close()
             raise ConfigError(f"another process writes the spool {folder.name}") from exc
         self.space = Space(folder)
         self.segment_size = min(

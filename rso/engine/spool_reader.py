@@ -166,7 +166,7 @@ class SpoolReader:
             return False
         view = self._view(segment)
         for after in range(pos + 1, len(view) - HEAD):
-            if view[after : after + 4] == b"RSOL" and read_record(view, after, segment):
+            if bytes(view[after : after + 4]) == b"RSOL" and read_record(view, after, segment):
                 break
         else:
             after = 0

@@ -56,9 +56,8 @@ async def append(
 
 async def verify(ledger: Ledger) -> int | None:
     """The number of the first entry that was changed or is missing; ``None`` when all is well."""
-    previous, number = _FIRST, 0
-    for row in await ledger.fetch("SELECT * FROM audit ORDER BY id"):
-        number += 1
+    previous = _FIRST
+    for number, row in enumerate(await ledger.fetch("SELECT * FROM audit ORDER BY id"), 1):
         fields = [
             str(row["id"]),
             row["at"].isoformat(),

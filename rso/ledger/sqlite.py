@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import queue
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -133,7 +133,7 @@ class SqliteDriver:
         finally:
             self._readers.put(connection)
 
-    async def _guard(self, work: Callable[[], Any]) -> Any:
+    async def _guard(self, work: Callable[[], Awaitable[_T]]) -> _T:
         try:
             return await work()
         except sqlite3.OperationalError as exc:

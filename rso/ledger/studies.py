@@ -168,7 +168,8 @@ async def _linked(ledger: Ledger, exams: Sequence[Exam]) -> dict[str, list[Linke
         return {}
     marks = ",".join("?" * len(exams))
     rows = await ledger.fetch(
-        f"SELECT * FROM study WHERE exam IN ({marks}) AND state IN ('matched', 'stopped')",  # noqa: S608
+        "SELECT * FROM study WHERE state IN ('matched', 'stopped')"  # noqa: S608
+        f" AND exam IN ({marks})",
         *[e.id for e in exams],
     )
     linked: dict[str, list[LinkedStudy]] = {}
@@ -193,7 +194,8 @@ async def record_decision(
 ) -> None:
     """Write what was decided on a Study, with its evidence."""
     await ledger.execute(
-        "UPDATE study SET state = ?, exam = ?, table_row = ?, decision = ?, updated_at = ? WHERE id = ?",
+        "UPDATE study SET state = ?, exam = ?, table_row = ?, decision = ?, updated_at = ?"
+        " WHERE id = ?",
         state,
         exam_id,
         decision.row,

@@ -63,7 +63,9 @@ async def sign_in_now(request: Ask) -> Response[Any]:
         return page
     secret = await create_session(engine.ledger, found)
     secure = engine.settings.base_url.startswith("https:")
-    cookie = Cookie(key=COOKIE, value=secret, path="/", httponly=True, samesite="lax", secure=secure)
+    cookie = Cookie(
+        key=COOKIE, value=secret, path="/", httponly=True, samesite="lax", secure=secure
+    )
     return Redirect("/", status_code=303, cookies=[cookie])
 
 
@@ -257,7 +259,7 @@ async def decide_hold(request: Ask, hold_id: str) -> Response[Any]:
     reason = form.get("reason", "")
     if not reason:
         return await _hold_page(request, me, hold_id, "Please give a reason.")
-    asked = {"reason": reason, "actor": me.person.email, "facilities": facilities}
+    asked: dict[str, Any] = {"reason": reason, "actor": me.person.email, "facilities": facilities}
     if form.get("decision") == "release":
         done = await release_hold(
             engine, hold_id, form.get("exam", ""), identity=form.get("identity", "exam"), **asked

@@ -98,8 +98,11 @@ def test_row(row: int, action: str, incoming: IncomingStudy, candidates: list[Ca
     """Each row decides what it says."""
     decision = decide(incoming, candidates)
     assert (decision.row, decision.action.value) == (row, action)
-    assert decision.alarm or decision.action is not Action.HOLD or row not in {2, 8, 11, 16} or (
-        "differs" not in {decision.name, decision.birth_date, decision.sex}
+    assert (
+        decision.alarm
+        or decision.action is not Action.HOLD
+        or row not in {2, 8, 11, 16}
+        or ("differs" not in {decision.name, decision.birth_date, decision.sex})
     )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import structlog
 from msgspec import Meta, Struct, field
-from pynetdicom.sop_class import uid_to_service_class  # type: ignore[attr-defined]
+from pynetdicom.sop_class import uid_to_service_class
 
 from rso.core.source import explain_refusal
 from rso.dicom.acceptor import VERIFICATION, Acceptor, Limits, Refusal, Request

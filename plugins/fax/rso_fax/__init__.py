@@ -1,1 +1,0 @@
-"""RSO notifier: fax."""
