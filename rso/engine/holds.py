@@ -5,9 +5,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from rso.core.errors import MatchingError
+from rso.core.errors import ExamError, MatchingError
 from rso.core.exam import Exam, ExamStatus
 from rso.core.matching import Verdict, compare
+from rso.core.number import parse_number
 from rso.engine.context import Engine
 from rso.engine.exams import find_exam, note_exam
 from rso.engine.matcher import create_from_study, link_study
@@ -133,7 +134,8 @@ async def release_hold(
             raise MatchingError(
                 "an instance with other content than the one kept cannot join the exam; reject it"
             )
-        await _join(engine, hold, study, exam, correct=identity == "exam" and verdict.differs)
+        differs = verdict.differs or not _names_exam(study["patient_id"], exam)
+        await _join(engine, hold, study, exam, correct=identity == "exam" and differs)
         await close_hold(
             ledger, hold.id, state="released", actor=actor, resolution=reason, exam=exam.id
         )
@@ -142,6 +144,14 @@ async def release_hold(
         )
     engine.work.set()
     return True
+
+
+def _names_exam(patient_id: str, exam: Exam) -> bool:
+    """Whether a Patient ID is the exam's own, or its number as people write it."""
+    try:
+        return patient_id == exam.patient.patient_id or parse_number(patient_id) == exam.number
+    except ExamError:
+        return False
 
 
 async def _second_person(ledger: Ledger, hold: HoldRow, verdict: Verdict, actor: str) -> bool:

@@ -1,0 +1,160 @@
+"""RSO as a deployer runs it, in a folder of its own: for tests from outside."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SITE", "Site", "free_port", "wait_for"]
+
+SITE = """
+[[facility]]
+code = "NORTH"
+name = "North Clinic"
+issuer_of_patient_id = "NORTH"
+sources = [
+  {{ channel = "dicom_scp", identity = "NORTHCT", kind = "technician", networks = ["127.0.0.0/8"] }},
+  {{ channel = "dicom_scp", identity = "NORTHPACS", kind = "integration", networks = ["127.0.0.1/32"] }},
+]
+radiologists = [ {{ code = "READER" }} ]
+
+[[facility]]
+code = "SOUTH"
+sources = [
+  {{ channel = "dicom_scp", identity = "NORTHPACS", kind = "integration", networks = ["127.0.0.2/32"] }},
+]
+radiologists = [ {{ code = "OTHER" }} ]
+
+[[radiologist]]
+code = "READER"
+destinations = [
+  {{ code = "READER-PACS", sender = "dicom_scu", egress = "passthrough",
+    options = {{ ae_title = "PACS", host = "127.0.0.1", port = {pacs}, associations = 2 }} }},
+]
+
+[[radiologist]]
+code = "OTHER"
+destinations = [
+  {{ code = "OTHER-PACS", sender = "dicom_scu",
+    options = {{ ae_title = "PACS", host = "127.0.0.1", port = {pacs} }} }},
+]
+
+[[user]]
+email = "tech@example.org"
+role = "technician"
+facilities = ["NORTH"]
+password = "a good password"
+
+[[user]]
+email = "south@example.org"
+role = "customer"
+facilities = ["SOUTH"]
+password = "another good password"
+"""
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Site:
+    """A set-up RSO: its folder, its command line, its running processes."""
+
+    def __init__(self, folder: Path, pacs_port: int, *settings: str) -> None:
+        self.folder = folder
+        self.dicom, self.web = free_port(), free_port()
+        self.config = folder / "site" / "rso.toml"
+        self.process: subprocess.Popen[str] | None = None
+        made = self.rso(
+            "init", str(folder / "site"), "--json",
+            "--set", f"plugins.dicom_scp.port={self.dicom}",
+            "--set", "plugins.dicom_scp.host=127.0.0.1",
+            "--set", f"web.port={self.web}",
+            "--set", "intake.settle_seconds=1.5",
+            *[word for change in settings for word in ("--set", change)],
+        )  # fmt: skip
+        assert made["config"] == str(self.config)
+        self.admin = made["admin"]
+        site = folder / "site.toml"
+        site.write_text(SITE.format(pacs=pacs_port))
+        self.rso("load", str(site), "--json")
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command."""
+        return subprocess.run(
+            [sys.executable, "-m", "rso", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "RSO_CONFIG": str(self.config)},
+        )
+
+    def rso(self, *arguments: str) -> Any:
+        """Run a command that must work; its JSON."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else done.stdout
+
+    def start(self) -> None:
+        """Serve, and wait until it listens."""
+        self.log = (self.folder / "rso.log").open("a")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rso", "serve", "--config", str(self.config)],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("RSO ready"), (self.folder / "rso.log").read_text()[-3000:]
+        self.reader = threading.Thread(target=self.process.stdout.read, daemon=True)
+        self.reader.start()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+        self.reader.join()
+        assert process.stdout is not None
+        process.stdout.close()
+        self.log.close()
+        return code
+
+    def kill(self, role: str) -> None:
+        """Kill -9 the process of a role; the supervisor starts it again."""
+        found = subprocess.run(
+            ["pkill", "-9", "-f", f"rso.roles {role} 0 {self.config}"], check=False
+        )
+        assert found.returncode == 0
+
+    def exams(self) -> list[dict[str, Any]]:
+        """Every exam, shown."""
+        found = self.rso("exam", "list", "--json")["exams"]
+        return [self.rso("exam", "show", e["exam_number"], "--json") for e in found]
+
+    def holds(self) -> list[dict[str, Any]]:
+        """Every open hold."""
+        holds: list[dict[str, Any]] = self.rso("hold", "list", "--json")["holds"]
+        return holds
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
+    """What ``condition`` returns once it is true."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.2)
+    return found
