@@ -48,8 +48,14 @@ def test_all_is_sorted_and_true() -> None:
     for path in MODULES:
         tree = ast.parse(path.read_text())
         names = {getattr(n, "name", "") for n in tree.body}
-        names |= {t.id for n in tree.body if isinstance(n, ast.Assign)
-                  for t in n.targets if isinstance(t, ast.Name)}  # fmt: skip
+        names |= {
+            t.id
+            for n in tree.body
+            if isinstance(n, ast.Assign)
+            for target in n.targets
+            for t in ast.walk(target)
+            if isinstance(t, ast.Name)
+        }
         names |= {a.asname or a.name for n in tree.body
                   if isinstance(n, ast.ImportFrom) for a in n.names}  # fmt: skip
         for node in tree.body:

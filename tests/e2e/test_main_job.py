@@ -244,25 +244,25 @@ def test_dcmtk_sends_every_transfer_syntax(
          "--no-halt", "--decompress-never", "127.0.0.1", str(site.dicom), str(tmp_path / "in")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    # Samples without a Study Instance UID are refused, with a status; the rest is kept.
-    kept = sent.stdout.count("Success") or sent.stderr.count("Success")
-    assert kept > 7, sent.stderr + sent.stdout
+    assert sent.returncode == 0, sent.stderr
+    # Some samples are the same instance in other Transfer Syntaxes: one is kept, the rest held.
+    uids = {str(pydicom.dcmread(f).SOPInstanceUID) for f in (tmp_path / "in").iterdir()}
 
     def taken() -> int:
         exams = sum(e["instances"] for e in site.exams())
         return exams + sum(h["instances"] for h in site.holds() if h["kind"] == "study")
 
-    wait_for(lambda: taken() >= kept)
+    wait_for(lambda: taken() >= len(uids))
     delivered = sum(e["instances"] for e in site.exams())
     wait_for(lambda: len(pacs.by_uid()) == delivered)
     assert delivered > 4
-    archive = {}
+    archive: dict[str, set[bytes]] = {}
     for path in (site.folder / "site" / "data" / "archive").rglob("*.dcm"):
         data = path.read_bytes()
         meta = read_file_meta(data[: 1 << 17])
-        archive[meta.sop_instance_uid] = data[meta.dataset_offset :]
+        archive.setdefault(meta.sop_instance_uid, set()).add(data[meta.dataset_offset :])
     for uid, received in pacs.by_uid().items():
-        assert received.dataset == archive[uid]
+        assert received.dataset in archive[uid]
 
 
 def test_web_pages_and_api_keep_to_the_facility(site: Site) -> None:
