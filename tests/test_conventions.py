@@ -76,9 +76,12 @@ def test_readme_tables_are_current() -> None:
     """A plugin's README shows its configuration as it is."""
     from rso_dicom_scp.plugin import DicomScpConfig  # noqa: PLC0415
     from rso_dicom_scu.plugin import DicomScuConfig, DicomScuOptions  # noqa: PLC0415
+    from rso_http_upload.plugin import HttpUploadConfig  # noqa: PLC0415
 
     scp = (ROOT / "plugins" / "dicom_scp" / "README.md").read_text()
     scu = (ROOT / "plugins" / "dicom_scu" / "README.md").read_text()
+    upload = (ROOT / "plugins" / "http_upload" / "README.md").read_text()
+    assert config_table(HttpUploadConfig) in upload
     assert config_table(DicomScpConfig) in scp
     assert config_table(DicomScuConfig) in scu
     assert config_table(DicomScuOptions) in scu

@@ -323,3 +323,57 @@ class Browser:
     def post(self, path: str, **form: str) -> tuple[int, str]:
         """Status and where it leads."""
         return self._ask("POST", path, urllib.parse.urlencode(form))
+
+
+def test_upload_to_an_exam_resumes_and_completes(
+    site: Site, samples: Path, tmp_path: Path, pacs: Pacs
+) -> None:
+    """Rso send uploads a folder to an exam; run again, it finds everything there."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files = [variant(samples / "CT_small.dcm", folder / f"{i}.dcm") for i in range(60)]
+    (folder / "readme.txt").write_text("not DICOM")
+    number = site.rso("exam", "create", "--facility", "NORTH", "--patient-name",
+                      "CompressedSamples^CT1", "--json")["exam_number"]  # fmt: skip
+    token = site.rso("token", "create", "--user", "tech@example.org", "--json")["token"]
+    words = ["--url", f"http://127.0.0.1:{site.web}", "--token", token, "--json"]
+    first = site.rso("send", number, str(folder), *words)
+    assert (first["stored"], first["total"], len(first["skipped"])) == (60, 60, 1)
+    wait_for(lambda: site.exams()[0]["status"] == "delivered")
+    again = site.rso("send", number, str(folder), *words)
+    assert (again["stored"], again["already"]) == (60, 60)
+    assert site.exams()[0]["expected_instances"] == 60
+    assert digests(pacs, files)
+    stranger = site.rso("token", "create", "--user", "south@example.org", "--json")["token"]
+    words[3] = stranger
+    refused = site.run("send", number, str(folder), *words)
+    assert refused.returncode == 1
+    assert "no exam has the number" in refused.stderr
+
+
+def test_stow_answers_as_the_standard_says(site: Site, samples: Path) -> None:
+    """Stored, refused and mixed parts are told apart; a wrong body has a clear status."""
+    token = site.rso("token", "create", "--user", "tech@example.org", "--json")["token"]
+    good = (samples / "CT_small.dcm").read_bytes()
+
+    def stow(parts: list[bytes], kind: str = "multipart/related", end: bool = True) -> int:
+        body = b"".join(
+            b"--XX\r\nContent-Type: application/dicom\r\n\r\n" + p + b"\r\n" for p in parts
+        )
+        connection = http.client.HTTPConnection("127.0.0.1", site.web, timeout=30)
+        connection.request(
+            "POST", "/dicomweb/studies", body + (b"--XX--\r\n" if end else b""),
+            {"Authorization": f"Bearer {token}",
+             "Content-Type": f'{kind}; type="application/dicom"; boundary=XX'},
+        )  # fmt: skip
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status
+
+    assert stow([good]) == 200
+    assert stow([good, b"MZ" + bytes(3000)]) == 202
+    assert stow([bytes(10)]) == 409
+    assert stow([good], "multipart/form-data") == 415
+    assert stow([good], end=False) == 400
+    assert stow([]) == 400

@@ -1,0 +1,208 @@
+"""``rso send``: upload files to an exam over HTTP, from anywhere, without RSO's configuration."""
+
+import http.client
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from cyclopts import App, Parameter
+
+from rso.cli.shared import Json, fail, print_json
+
+__all__ = ["register"]
+
+_GROUP_FILES = 50
+_GROUP_BYTES = 64 << 20
+_TRIES = 8
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(send)
+
+
+def send(
+    number: str,
+    paths: list[Path],
+    *,
+    url: Annotated[str, Parameter(env_var="RSO_URL", help="RSO's address")] = "",
+    token: Annotated[str, Parameter(env_var="RSO_TOKEN", help="an API token")] = "",
+    stamp: Annotated[bool, Parameter(negative="", help="set Patient ID to the number")] = False,
+    config: Annotated[
+        Path | None, Parameter(name="--config", help="rso.toml, for the address of a local RSO")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Upload files or folders to an exam; run again, it sends only what is missing."""
+    from rso.core.errors import ExamError  # noqa: PLC0415
+    from rso.core.number import parse_number  # noqa: PLC0415
+
+    try:
+        plain = parse_number(number)
+    except ExamError as exc:
+        fail(str(exc))
+        return
+    if not url:
+        from rso.settings import load_settings  # noqa: PLC0415
+
+        url = load_settings(config).base_url
+    if not token:
+        fail("an API token is needed: --token or RSO_TOKEN (rso token create makes one)")
+    with tempfile.TemporaryDirectory() as folder:
+        files, skipped = _find(paths, plain if stamp else "", Path(folder))
+        if not files:
+            fail("none of these is a DICOM instance")
+        client = _Client(url, token, plain)
+        report = _send_all(client, files)
+    report["skipped"] = skipped
+    if json:
+        print_json(report)
+    else:
+        sys.stdout.write(
+            f"{report['stored']} of {report['total']} stored safely"
+            f" ({report['already']} were there already), {len(skipped)} skipped\n"
+        )
+        for reason in report["reasons"]:
+            sys.stderr.write(f"{reason}\n")
+    if report["stored"] != report["total"]:
+        raise SystemExit(1)
+
+
+def _find(paths: Sequence[Path], number: str, folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Instances by SOP Instance UID, stamped if asked; DICOMDIR and others are skipped."""
+    from rso.core.errors import IntakeError  # noqa: PLC0415
+    from rso.dicom.part10 import read_file_meta  # noqa: PLC0415
+    from rso.dicom.stamp import stamp_file  # noqa: PLC0415
+
+    found: dict[str, Path] = {}
+    skipped = []
+    for path in paths:
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+            try:
+                with file.open("rb") as opened:
+                    meta = read_file_meta(opened.read(1 << 17))
+                if meta.sop_class_uid == "1.2.840.10008.1.3.10":
+                    raise IntakeError("a DICOMDIR")
+                if number:
+                    copy = folder / f"{len(found)}.dcm"
+                    stamp_file(file, copy, number)
+                    file = copy  # noqa: PLW2901
+            except (IntakeError, OSError) as exc:
+                skipped.append(f"{file}: {exc}")
+                continue
+            found[meta.sop_instance_uid] = file
+    return found, skipped
+
+
+class _Client:
+    """Requests to one exam, each on a fresh connection, tried again when the line breaks."""
+
+    def __init__(self, url: str, token: str, number: str) -> None:
+        self._url = urlsplit(url)
+        self._token = token
+        self._base = f"{self._url.path.rstrip('/')}/api/exams/{number}"
+
+    def ask(
+        self, path: str, content_type: str, size: int, body: Callable[[], Iterator[bytes]]
+    ) -> tuple[int, Any]:
+        """Status and JSON of a POST."""
+        secure = self._url.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        pause = 0.5
+        for attempt in range(1, _TRIES + 1):
+            connection = kind(self._url.netloc, timeout=120)
+            try:
+                headers = {
+                    "Authorization": f"Bearer {self._token}",
+                    "Content-Type": content_type,
+                    "Content-Length": str(size),
+                    "Accept": "application/json",
+                }
+                connection.request("POST", self._base + path, body(), headers)
+                answer = connection.getresponse()
+                data = answer.read()
+                if answer.status not in {502, 503, 507} or attempt == _TRIES:
+                    return answer.status, msgspec.json.decode(data) if data else {}
+            except (OSError, http.client.HTTPException) as exc:
+                if attempt == _TRIES:
+                    fail(f"the connection to {self._url.netloc} broke: {exc}")
+            finally:
+                connection.close()
+            time.sleep(pause)
+            pause = min(pause * 2, 30)
+        raise AssertionError
+
+    def kept(self, uids: Sequence[str], *, complete: bool) -> set[str]:
+        """Which of these are stored already."""
+        body = msgspec.json.encode({"instances": list(uids), "complete": complete})
+        status, answer = self.ask("/uploads", "application/json", len(body), lambda: iter([body]))
+        if status != 200:
+            fail(str(answer.get("detail", f"RSO answered {status}")))
+        return set(answer["kept"])
+
+    def store(self, files: Sequence[Path], advance: Callable[[int], None]) -> tuple[set[str], Any]:
+        """Upload a group; what is stored, and the reasons of the rest."""
+        boundary = secrets.token_hex(16)
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        end = f"--{boundary}--\r\n".encode()
+        size = sum(len(head) + f.stat().st_size + 2 for f in files) + len(end)
+
+        def body() -> Iterator[bytes]:
+            for file in files:
+                yield head
+                with file.open("rb") as opened:
+                    while data := opened.read(1 << 18):
+                        yield data
+                        advance(len(data))
+                yield b"\r\n"
+            yield end
+
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        status, answer = self.ask("/studies", kind, size, body)
+        if status not in {200, 202, 409, 507}:
+            fail(str(answer.get("detail", f"RSO answered {status}")))
+        stored = answer.get("00081199", {}).get("Value", [])
+        return {s["00081155"]["Value"][0] for s in stored}, answer.get("reasons", [])
+
+
+def _send_all(client: _Client, files: dict[str, Path]) -> dict[str, Any]:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    already = client.kept(list(files), complete=False)
+    missing = [uid for uid in files if uid not in already]
+    stored, reasons = set(already), set[str]()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        total = sum(files[uid].stat().st_size for uid in missing)
+        task = progress.add_task("uploading", total=total)
+        for group in _groups([files[uid] for uid in missing]):
+            kept, why = client.store(group, lambda n: progress.advance(task, n))
+            stored |= kept
+            reasons |= set(why)
+    if stored >= files.keys():
+        client.kept(list(files), complete=True)
+    return {
+        "stored": len(stored & files.keys()),
+        "total": len(files),
+        "already": len(already),
+        "reasons": sorted(reasons),
+    }
+
+
+def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
+    group: list[Path] = []
+    size = 0
+    for file in files:
+        group.append(file)
+        size += file.stat().st_size
+        if len(group) >= _GROUP_FILES or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
