@@ -244,6 +244,15 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as exc:
         log.error("cannot start", reason=str(exc))
         return 2
+    except RsoError as exc:
+        # Such as a database that is away: the supervisor tries again.
+        log.error("stopped", reason=str(exc))
+        return 1
+    except ExceptionGroup as group:
+        if group.split(RsoError)[1] is not None:
+            raise
+        log.error("stopped", reason="; ".join(str(exc) for exc in group.exceptions))
+        return 1
     return 0
 
 

@@ -105,11 +105,11 @@ class Site:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else done.stdout
 
-    def start(self) -> None:
-        """Serve, and wait until it listens."""
+    def start(self, roles: str = "receive,web,work") -> None:
+        """Serve these roles, and wait until they listen."""
         self.log = (self.folder / "rso.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rso", "serve", "--config", str(self.config)],
+            [sys.executable, "-m", "rso", "serve", "--role", roles, "--config", str(self.config)],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,

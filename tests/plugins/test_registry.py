@@ -1,0 +1,119 @@
+"""Finding, refusing and naming plugins."""
+
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from rso.core.errors import ConfigError, PluginError
+from rso.core.secret import Secret
+from rso.plugins import Health, Message, Notifier, Plugins, hookimpl, load_plugins
+
+
+class Settings(SimpleNamespace):
+    """Just the plugin sections."""
+
+    def __init__(self, disabled: tuple[str, ...] = (), **plugins: dict[str, Any]) -> None:
+        super().__init__(plugins=plugins, disabled=disabled)
+
+
+class PostConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A notifier's configuration."""
+
+    url: Secret
+    tries: int = 3
+
+
+class Post(Notifier):
+    """A notifier."""
+
+    name = "post"
+    config_type = PostConfig
+
+    async def send(self, message: Message) -> str:
+        """Pretend."""
+        return "accepted"
+
+    async def health(self) -> Health:
+        """Fine."""
+        return Health(ok=True)
+
+
+def module(**functions: Any) -> ModuleType:
+    """A plugin's module."""
+    made = ModuleType("example")
+    for name, function in functions.items():
+        setattr(made, name, hookimpl(function))
+    return made
+
+
+def test_a_misspelt_hook_stops_the_start_with_the_plugins_name() -> None:
+    """check_pending names who is wrong."""
+    plugins = Plugins(Settings())
+    with pytest.raises(PluginError, match="example"):
+        plugins.register(module(rso_route_exma=lambda: None), "example")
+
+
+def test_a_section_is_decoded_and_wrong_ones_say_where() -> None:
+    """Unknown keys and wrong types carry their path; a secret does not show."""
+    register = {"rso_register_notifiers": lambda: [Post]}
+    plugins = Plugins(Settings(example={"url": "mailto://user:pw@host", "tries": 5}))
+    plugins.register(module(**register), "example")
+    config = plugins.notifiers["post"][1]
+    assert config.url.reveal() == "mailto://user:pw@host"
+    assert "pw" not in repr(config)
+    for section, where in (
+        ({"url": "x", "prot": 1}, "prot"),
+        ({"url": "x", "tries": "y"}, "tries"),
+    ):
+        wrong = Plugins(Settings(example=section))
+        with pytest.raises(
+            ConfigError, match=rf"{where}.*plugins\.example|plugins\.example.*{where}"
+        ):
+            wrong.register(module(**register), "example")
+
+
+def test_the_block_list_and_unknown_sections() -> None:
+    """A disabled plugin is listed and idle; a section for none installed stops the start."""
+    plugins = load_plugins(Settings(disabled=("dicom_scp",)))
+    states = {info.name: info.state for info in plugins.describe()}
+    assert states["dicom_scp"] == "disabled"
+    assert "dicom_scp" not in plugins.receivers
+    with pytest.raises(ConfigError, match="carrier_pigeon"):
+        load_plugins(Settings(carrier_pigeon={}))
+
+
+def test_react_hooks_stand_alone() -> None:
+    """Each implementation is its own call, with only the arguments it names."""
+    plugins = Plugins(Settings())
+    seen = []
+
+    def note(exam: str) -> None:
+        seen.append(exam)
+
+    plugins.register(module(rso_exam_created=note), "one")
+    plugins.register(module(rso_exam_created=lambda: 1 / 0), "two")
+    calls = dict(plugins.react("rso_exam_created", exam="E"))
+    calls["one"]()
+    with pytest.raises(ZeroDivisionError):
+        calls["two"]()
+    assert seen == ["E"]
+
+
+def test_a_review_can_only_be_stricter() -> None:
+    """A hold wins over a match; a match never wins over a hold; a failing reviewer holds."""
+    from rso.core.matching import Action, Decision  # noqa: PLC0415
+
+    auto = Decision(action=Action.AUTO, row=4, reason="match", explanation="", exam_number="N")
+    hold = Decision(action=Action.HOLD, row=8, reason="mismatch", explanation="")
+    strict, loose, broken = Plugins(Settings()), Plugins(Settings()), Plugins(Settings())
+    strict.register(module(rso_review_match=lambda decision: hold), "strict")
+    loose.register(module(rso_review_match=lambda decision: auto), "loose")
+    broken.register(module(rso_review_match=lambda decision: 1 / 0), "broken")
+    study: Any = None
+    assert strict.review_match(study, [], auto) == hold
+    assert loose.review_match(study, [], hold) == hold
+    failed = broken.review_match(study, [], auto)
+    assert failed.action is Action.HOLD
+    assert "broken" in failed.explanation
