@@ -34,7 +34,7 @@ __all__ = ["Acceptor", "Handler", "Limits", "Refusal", "Request", "Service"]
 log = structlog.get_logger(__name__)
 
 VERIFICATION = "1.2.840.10008.1.1"
-_IN_MEMORY = 32 << 20
+_IN_MEMORY = 12 << 20
 _FIRST_BUFFER = 1 << 20
 _MOST_COMMAND = 64 << 10
 
@@ -423,8 +423,10 @@ class _Association:
         end = self._used + fragment.length
         if end > len(self._buffer):
             if len(self._buffer) < _IN_MEMORY:
-                size = min(max(end, 2 * len(self._buffer)), max(_IN_MEMORY, end))
-                self._buffer += bytes(size - len(self._buffer))
+                # One step, untouched pages cost nothing; growing by doubling would copy.
+                grown = bytearray(max(_IN_MEMORY, end))
+                grown[: self._used] = memoryview(self._buffer)[: self._used]
+                self._buffer = grown
             else:
                 self._spill(fragment.context_id)
                 end = self._used + fragment.length

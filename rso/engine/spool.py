@@ -33,7 +33,7 @@ from rso.ledger import new_id
 
 __all__ = ["LogSpool"]
 
-_LARGE = 32 << 20
+_LARGE = 12 << 20  # above this a dataset gets a file of its own
 _MOST_BYTES = 64 << 30
 
 
@@ -217,13 +217,15 @@ class LogSink:
         if self._fd >= 0:
             self._put(data)
             return
-        self._parts.append(bytes(data))
-        if self._size > self._spool.large:
-            self._spill()
-
-    def _spill(self) -> None:
-        held = b"".join(self._parts)
+        if self._size <= self._spool.large:
+            self._parts.append(bytes(data))
+            return
+        # Nothing is joined that need not be: this is where memory would grow.
+        held = b"".join([*self._parts, data]) if self._parts else data
         self._parts = []
+        self._spill(held)
+
+    def _spill(self, held: Buffer) -> None:
         self._header = self._batch.scan(held, *self._announced, total=_MOST_BYTES)
         meta = self._batch._file_meta(self._header)
         self._offset = len(meta)

@@ -94,7 +94,7 @@ class _Taker:
         return self._pacs.take(command, transfer_syntax_uid, bytes(dataset)), ""
 
     def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
-        raise NotImplementedError("the test PACS takes datasets of up to 32 MB")
+        raise NotImplementedError("the test PACS takes datasets of up to 12 MB")
 
     def failed(self, exc: Exception) -> tuple[int, str]:  # noqa: ARG002
         return 0xA700, "too large for the test PACS"
