@@ -72,7 +72,7 @@ class _Demo:
         self.config = folder / "site" / "rso.toml"
         self.pacs = Pacs()
         self.dicom, self.web = _free_port(), _free_port()
-        self.rows: list[tuple[str, str, int, str]] = []
+        self.rows: list[tuple[str, str, int, set[str]]] = []
         self.sent: set[str] = set()
 
     def rso(self, *arguments: str) -> Any:
@@ -122,16 +122,17 @@ class _Demo:
             made.append(out / f"{i}.dcm")
         return made
 
-    def send(self, step: str, ae_title: str, files: Sequence[Path], then: str) -> None:
+    def send(self, step: str, ae_title: str, files: Sequence[Path], *, held: bool = False) -> None:
         self.console.print(f"  {step} … ", end="")
         answers = send_files(
             files, host="127.0.0.1", port=self.dicom, calling_ae_title=ae_title,
             called_ae_title="RSO",
         )  # fmt: skip
         kept = [uid for uid, status in answers.items() if status == 0]
-        if then != "held":
+        if not held:
             self.sent.update(kept)
-        self.rows.append((step, ae_title, len(kept), then))
+        studies = {str(pydicom.dcmread(f, stop_before_pixels=True).StudyInstanceUID) for f in files}
+        self.rows.append((step, ae_title, len(kept), studies))
         self.console.print(f"{len(kept)} of {len(files)} acknowledged")
         if len(kept) != len(files):
             raise RsoError(f"{step}: some instances were refused")
@@ -159,17 +160,17 @@ class _Demo:
         )["exam_number"]  # fmt: skip
         self.console.print(f"  exam requested: [bold]{format_number(created)}[/bold] (STAT)")
         self.send("technician sends the stamped CT", "NORTHCT",
-                  self.stamped(ct, created, "full"), "joined by exam number")  # fmt: skip
+                  self.stamped(ct, created, "full"))  # fmt: skip
         mr = _series("98892003/MR1", "98892003/MR2")
         one, more = mr[:1], mr[1:]
-        self.send("storage sends an unknown patient", "NORTHPACS", one, "exam created")
-        self.send("the same Study goes on", "NORTHPACS", more, "continued")
+        self.send("storage sends an unknown patient", "NORTHPACS", one)
+        self.send("the same Study goes on", "NORTHPACS", more)
         again = _series("98892003/MR700", "98892003/MR4467")
         if again:
-            self.send("the same patient, another Study", "NORTHPACS", again, "joined by Patient ID")
-        self.send("compressed single images", "NORTHPACS", pydicom_files, "exams created")
+            self.send("the same patient, another Study", "NORTHPACS", again)
+        self.send("compressed single images", "NORTHPACS", pydicom_files)
         wrong = self.stamped([_FILES / "CT_small.dcm"], make_number(), "wrong")
-        self.send("a number that no exam has", "NORTHCT", wrong, "held")
+        self.send("a number that no exam has", "NORTHCT", wrong, held=True)
         return self.settle(exams=self._expected_exams(), holds=1)
 
     def _expected_exams(self) -> int:
@@ -185,18 +186,23 @@ class _Demo:
 
     def report(self, *, delivered: bool) -> None:
         table = Table(title="What happened", header_style="bold")
-        for column in ("step", "from AE", "instances", "result"):
+        for column in ("step", "from AE", "instances", "exam, and the row of the matching table"):
             table.add_column(column)
-        for row in self.rows:
-            table.add_row(*map(str, row))
-        self.console.print(table)
         exams = Table(title="Exams", header_style="bold")
         for column in ("exam", "origin", "status", "at the PACS"):
             exams.add_column(column)
+        joined: dict[str, str] = {}
         for summary in self.rso("exam", "list")["exams"]:
             view = self.rso("exam", "show", summary["exam_number"])
+            shown = format_number(view["exam_number"])
             ways = ", ".join(f"{d['acknowledged']} of {d['total']}" for d in view["deliveries"])
-            exams.add_row(format_number(view["exam_number"]), view["origin"], view["status"], ways)
+            exams.add_row(shown, view["origin"], view["status"], ways)
+            for study in view["studies"]:
+                joined[study["study_instance_uid"]] = f"{shown} (row {study['row']})"
+        for step, ae_title, count, studies in self.rows:
+            found = sorted({joined.get(uid, "held for a person") for uid in studies})
+            table.add_row(step, ae_title, str(count), "\n".join(found))
+        self.console.print(table)
         self.console.print(exams)
         arrived = len(self.sent & self.pacs.by_uid().keys())
         word = "[green]delivered[/green]" if delivered else "[red]NOT delivered in time[/red]"
