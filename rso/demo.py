@@ -66,6 +66,15 @@ def _series(*names: str) -> list[Path]:
     return sorted(p for name in names for p in (root / name).rglob("*") if p.is_file())
 
 
+def _by_study(files: Sequence[Path]) -> list[list[Path]]:
+    """The files of each Study, the largest Study first."""
+    studies: dict[str, list[Path]] = {}
+    for file in files:
+        uid = str(pydicom.dcmread(file, stop_before_pixels=True).StudyInstanceUID)
+        studies.setdefault(uid, []).append(file)
+    return sorted(studies.values(), key=len, reverse=True)
+
+
 class _Demo:
     def __init__(self, folder: Path, console: Console) -> None:
         self.folder, self.console = folder, console
@@ -152,8 +161,7 @@ class _Demo:
     def play(self) -> bool:
         pydicom_files = [_FILES / "JPEG2000.dcm", _FILES / "MR_small_RLE.dcm"]
         ct = _series("77654033/CT2") or _series("98892003/MR1")
-        first = ct[0]
-        dataset = pydicom.dcmread(first, stop_before_pixels=True)
+        dataset = pydicom.dcmread(ct[0], stop_before_pixels=True)
         created = self.rso(
             "exam", "create", "--facility", "NORTH", "--modality", "CT", "--priority", "stat",
             "--patient-name", str(dataset.PatientName), "--patient-id", "N-1001",
@@ -161,13 +169,16 @@ class _Demo:
         self.console.print(f"  exam requested: [bold]{format_number(created)}[/bold] (STAT)")
         self.send("technician sends the stamped CT", "NORTHCT",
                   self.stamped(ct, created, "full"))  # fmt: skip
-        mr = _series("98892003/MR1", "98892003/MR2")
-        one, more = mr[:1], mr[1:]
-        self.send("storage sends an unknown patient", "NORTHPACS", one)
-        self.send("the same Study goes on", "NORTHPACS", more)
-        again = _series("98892003/MR700", "98892003/MR4467")
-        if again:
-            self.send("the same patient, another Study", "NORTHPACS", again)
+        first, second, *_ = _by_study(_series("98892003/MR1", "98892003/MR2", "98892003/MR700"))
+        self.send("storage sends an unknown patient", "NORTHPACS", first[:1])
+        self.send("the same Study goes on", "NORTHPACS", first[1:])
+        known = pydicom.dcmread(second[0], stop_before_pixels=True)
+        self.rso(
+            "exam", "create", "--facility", "NORTH", "--modality", "MR",
+            "--patient-name", str(known.PatientName), "--patient-id", str(known.PatientID),
+        )  # fmt: skip
+        self.console.print("  an exam is requested for the same patient")
+        self.send("the same patient, another Study", "NORTHPACS", second)
         self.send("compressed single images", "NORTHPACS", pydicom_files)
         wrong = self.stamped([_FILES / "CT_small.dcm"], make_number(), "wrong")
         self.send("a number that no exam has", "NORTHCT", wrong, held=True)
