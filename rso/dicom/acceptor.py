@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 from msgspec import Struct
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
@@ -23,9 +23,8 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
-from rso.core.transport import Sink
 from rso.dicom import wire
-from rso.dicom.dimse import C_ECHO_RQ, C_STORE_RQ, Command, read_command, write_response
+from rso.dicom.association import AcceptedAssociation, Handler, Limits
 from rso.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from rso.dicom.wire import Wire, WireError
 
@@ -34,21 +33,6 @@ __all__ = ["Acceptor", "Handler", "Limits", "Refusal", "Request", "Service"]
 log = structlog.get_logger(__name__)
 
 VERIFICATION = "1.2.840.10008.1.1"
-_IN_MEMORY = 12 << 20
-_FIRST_BUFFER = 1 << 20
-_MOST_COMMAND = 64 << 10
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """Bounds on what peers may take."""
-
-    associations: int = 600
-    waiting: int = 200
-    per_address: int = 600
-    artim_seconds: float = 10.0
-    idle_seconds: float = 300.0
-    handshake_seconds: float = 5.0
-    message_bytes: int = 16 << 30
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -67,24 +51,6 @@ class Refusal(Struct, frozen=True, kw_only=True):
     result: int = 1
     source: int = 1
     reason: int = 3
-
-
-class Handler(Protocol):
-    """What is done with one association's instances; used by its thread."""
-
-    def store(
-        self, command: Command, transfer_syntax_uid: str, dataset: memoryview
-    ) -> tuple[int, str]:
-        """Keep a dataset; status and comment. The view is gone when this returns."""
-
-    def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
-        """Begin a dataset that is too large for memory."""
-
-    def failed(self, exc: Exception) -> tuple[int, str]:
-        """Status and comment of an error that a sink raised."""
-
-    def close(self) -> None:
-        """The association ended, however."""
 
 
 class Service(Protocol):
@@ -256,7 +222,7 @@ class Acceptor:
             return
         try:
             contexts, most = self._negotiate(link, asked)
-            _Association(link, answer, contexts, most, self._limits, self._closing).run()
+            AcceptedAssociation(link, answer, contexts, most, self._limits, self._closing).run()
         finally:
             answer.close()
 
@@ -341,134 +307,3 @@ class Acceptor:
 
 class _State:
     associated = False
-
-
-class _Association:
-    """An accepted association, until it is released or fails."""
-
-    def __init__(
-        self,
-        link: Wire,
-        handler: Handler,
-        contexts: dict[int, str],
-        most: int,
-        limits: Limits,
-        closing: threading.Event,
-    ) -> None:
-        self._link, self._handler = link, handler
-        self._contexts, self._most, self._limits = contexts, most, limits
-        self._closing = closing
-        self._buffer = bytearray(_FIRST_BUFFER)
-        self._used = 0
-        self._command = bytearray()
-        self._request: Command | None = None
-        self._sink: Sink | None = None
-        self._fault: tuple[int, str] | None = None
-
-    def run(self) -> None:
-        """Serve messages."""
-        try:
-            while True:
-                seconds = self._limits.idle_seconds
-                kind, length = self._link.read_head(seconds)
-                if kind == wire.DATA:
-                    self._link.in_message = True
-                    for fragment in self._link.fragments():
-                        self._take(fragment)
-                    if self._request is None and not self._command:
-                        self._link.in_message = False
-                        if self._closing.is_set():
-                            raise WireError("RSO is shutting down")
-                    continue
-                self._link.read_body(length)
-                if kind == wire.RELEASE_REQUEST:
-                    self._link.send([A_RELEASE_RP().encode()])
-                    return
-                if kind == wire.ABORT:
-                    return
-                raise WireError("an unexpected PDU")
-        finally:
-            if self._sink is not None:
-                self._sink.abort()
-
-    def _take(self, fragment: wire.Fragment) -> None:
-        if fragment.context_id not in self._contexts:
-            raise WireError("a presentation context that was not accepted")
-        if fragment.is_command:
-            if self._request is not None or len(self._command) + fragment.length > _MOST_COMMAND:
-                raise WireError("a command set is out of place or too long")
-            start = len(self._command)
-            self._command += bytes(fragment.length)
-            self._link.read_into(memoryview(self._command)[start:])
-            if fragment.is_last:
-                self._begin(read_command(self._command), fragment.context_id)
-            return
-        if self._request is None:
-            raise WireError("a dataset without a command")
-        self._take_data(fragment)
-        if fragment.is_last:
-            self._finish(fragment.context_id)
-
-    def _begin(self, command: Command, context_id: int) -> None:
-        self._command = bytearray()
-        if command.field == C_STORE_RQ and command.has_dataset:
-            self._request, self._used, self._fault = command, 0, None
-            return
-        status = 0x0000 if command.field == C_ECHO_RQ else 0x0211  # unrecognised operation
-        if command.has_dataset or command.field & 0x8000:
-            raise WireError("an operation that is not offered")
-        self._answer(command, context_id, status, "")
-
-    def _take_data(self, fragment: wire.Fragment) -> None:
-        end = self._used + fragment.length
-        if end > len(self._buffer):
-            if len(self._buffer) < _IN_MEMORY:
-                # One step, untouched pages cost nothing; growing by doubling would copy.
-                grown = bytearray(max(_IN_MEMORY, end))
-                grown[: self._used] = memoryview(self._buffer)[: self._used]
-                self._buffer = grown
-            else:
-                self._spill(fragment.context_id)
-                end = self._used + fragment.length
-        self._link.read_into(memoryview(self._buffer)[self._used : end])
-        self._used = end
-
-    def _spill(self, context_id: int) -> None:
-        """Hand what is in memory to the sink; after a fault the rest is read and dropped."""
-        assert self._request is not None
-        if self._fault is None:
-            try:
-                if self._sink is None:
-                    self._sink = self._handler.open(self._request, self._contexts[context_id])
-                self._sink.write(memoryview(self._buffer)[: self._used])
-            except Exception as exc:
-                self._fault = self._handler.failed(exc)
-                if self._sink is not None:
-                    self._sink.abort()
-                    self._sink = None
-        self._used = 0
-
-    def _finish(self, context_id: int) -> None:
-        command, self._request = self._request, None
-        assert command is not None
-        sink, fault = self._sink, self._fault
-        if fault is not None:
-            status, comment = fault
-        elif sink is not None:
-            try:
-                sink.write(memoryview(self._buffer)[: self._used])
-                sink.commit()
-                status, comment = 0x0000, ""
-            except Exception as exc:
-                sink.abort()
-                status, comment = self._handler.failed(exc)
-        else:
-            view = memoryview(self._buffer)[: self._used]
-            status, comment = self._handler.store(command, self._contexts[context_id], view)
-            view.release()
-        self._sink = None
-        self._answer(command, context_id, status, comment)
-
-    def _answer(self, command: Command, context_id: int, status: int, comment: str) -> None:
-        data = write_response(command, status, comment)
-        self._link.send(wire.data_pdus(context_id, data, self._most, is_command=True))

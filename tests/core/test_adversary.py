@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rso.core import matching
+from rso.core import matching, matching_evidence
 from rso.core.matching import Action, decide
 from rso.core.names import Likeness
 
@@ -49,5 +49,6 @@ def test_three_hundred_thousand() -> None:
 
 def test_a_looser_table_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The adversary can win: with names that never differ it does."""
-    monkeypatch.setattr(matching, "compare_names", lambda *_, **__: Likeness.EXACT)
+    for module in (matching, matching_evidence):
+        monkeypatch.setattr(module, "compare_names", lambda *_, **__: Likeness.EXACT)
     assert wrong_matches(5_000) > 0
