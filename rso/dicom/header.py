@@ -21,7 +21,7 @@ from rso.dicom.elements import (
 
 __all__ = ["decode_text", "scan_header"]
 
-_LAST = 0x0020FFFF
+_LAST_GROUP = 0x0020
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _WANTED = frozenset(
     {
@@ -66,33 +66,34 @@ def _scan(data: Buffer, transfer_syntax_uid: str, total: int, *, whole: bool) ->
     encoding = encoding_of(transfer_syntax_uid)
     head = (_BIG if encoding.two.format[0] == ">" else _LITTLE).unpack_from
     explicit, four = encoding.explicit, encoding.four.unpack_from
+    wanted, long_vrs, undefined = _WANTED, LONG_VRS, UNDEFINED  # locals are read faster
     found: dict[int, bytes] = {}
-    pos, end = 0, len(data)
+    pos, last, end = 0, len(data) - 8, len(data)
     for _ in range(MOST_ELEMENTS):
-        if pos + 8 > end:
+        if pos > last:
             if pos == end and whole:
                 return found
             raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
         group, number, vr, length = head(data, pos)
-        tag = group << 16 | number
-        if tag > _LAST:
+        if group > _LAST_GROUP:
             return found
         value = pos + 8
         if not explicit:
             length = four(data, pos + 4)[0]
-        elif vr in LONG_VRS:
+        elif vr in long_vrs:
             if pos + 12 > end:
                 raise NotDicomError(f"the dataset ends inside an element at byte {pos}")
             length = four(data, value)[0]
-            value = pos + 12
-        if length == UNDEFINED:
+            value += 4
+        if length == undefined:
             pos = skip_undefined(data, value, end, encoding, vr if explicit else b"")
             continue
         after = value + length
         if after > end:
             where = "goes past the end" if after > total else "is too long to be read"
-            raise NotDicomError(f"element {tag:08X} at byte {pos} {where}")
-        if tag in _WANTED:
+            raise NotDicomError(f"element {group:04X}{number:04X} at byte {pos} {where}")
+        tag = group << 16 | number
+        if tag in wanted:
             found[tag] = bytes(data[value : min(after, value + _LONGEST)])
         pos = after
     raise NotDicomError(f"more than {MOST_ELEMENTS} elements")

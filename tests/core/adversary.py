@@ -26,6 +26,11 @@ def _date(rng: random.Random) -> str:
     return f"{rng.randint(1930, 2020)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}"
 
 
+def _another_date(rng: random.Random, day: str) -> str:
+    made = _date(rng)
+    return made if made != day else "19010101"
+
+
 def _patient(rng: random.Random) -> Patient:
     return Patient(
         name=f"{rng.choice(_FAMILIES)}^{rng.choice(_GIVEN)}",
@@ -59,7 +64,8 @@ def _other(rng: random.Random, patient: Patient) -> Patient:
         {"name": f"{family}^{_edit(rng, given)}"},  # a twin, one letter apart
         {"name": f"{family}^{given[0]}{rng.choice(string.ascii_lowercase) * 3}"},  # same initial
         {"name": f"{family}^{given[0]}"},
-        {"name": f"{patient.name}^^^JR", "birth_date": _date(rng)},
+        # Father and son: they share everything but this and the day.
+        {"name": f"{patient.name}^^^JR", "birth_date": _another_date(rng, day)},
         {"birth_date": swapped if swapped != day and day[6:] <= "12" else _date(rng)},
         {"sex": "F" if patient.sex == "M" else "M"},
         # One typing error in a family name is what the table lets through; this is another name.
