@@ -1,1 +1,0 @@
-"""RSO receiver: FTP and FTPS."""

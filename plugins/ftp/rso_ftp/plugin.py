@@ -1,1 +1,0 @@
-"""Registers nothing yet."""
