@@ -80,6 +80,9 @@ def test_readme_tables_are_current() -> None:
 
     scp = (ROOT / "plugins" / "dicom_scp" / "README.md").read_text()
     scu = (ROOT / "plugins" / "dicom_scu" / "README.md").read_text()
+    from rso_ftp.config import FtpConfig  # noqa: PLC0415
+
+    assert config_table(FtpConfig) in (ROOT / "plugins" / "ftp" / "README.md").read_text()
     upload = (ROOT / "plugins" / "http_upload" / "README.md").read_text()
     assert config_table(HttpUploadConfig) in upload
     assert config_table(DicomScpConfig) in scp

@@ -1,11 +1,16 @@
 """``rso send``: upload files to an exam over HTTP, from anywhere, without RSO's configuration."""
 
+import base64
+import hashlib
 import http.client
 import secrets
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -19,6 +24,7 @@ __all__ = ["register"]
 
 _GROUP_FILES = 50
 _GROUP_BYTES = 64 << 20
+_PIECE = 16 << 20
 _TRIES = 8
 
 
@@ -39,7 +45,7 @@ def send(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Upload files or folders to an exam; run again, it sends only what is missing."""
+    """Upload files, folders or ZIPs to an exam; run again, it sends only what is missing."""
     from rso.core.errors import ExamError  # noqa: PLC0415
     from rso.core.number import parse_number  # noqa: PLC0415
 
@@ -77,27 +83,48 @@ def send(
 def _find(paths: Sequence[Path], number: str, folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Instances by SOP Instance UID, stamped if asked; DICOMDIR and others are skipped."""
     from rso.core.errors import IntakeError  # noqa: PLC0415
+    from rso.dicom.deposit import refuse_dicomdir  # noqa: PLC0415
     from rso.dicom.part10 import read_file_meta  # noqa: PLC0415
     from rso.dicom.stamp import stamp_file  # noqa: PLC0415
 
     found: dict[str, Path] = {}
-    skipped = []
+    skipped: list[str] = []
+    for name, file in _files(paths, folder, skipped):
+        try:
+            with file.open("rb") as opened:
+                meta = read_file_meta(opened.read(1 << 17))
+            refuse_dicomdir(meta)
+            kept = file
+            if number:
+                kept = folder / f"stamped-{len(found)}.dcm"
+                stamp_file(file, kept, number)
+        except (IntakeError, OSError) as exc:
+            skipped.append(f"{name}: {exc}")
+            continue
+        found[meta.sop_instance_uid] = kept
+    return found, skipped
+
+
+def _files(paths: Sequence[Path], folder: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
+    """Every file below the paths, those inside ZIPs unpacked into ``folder``, with its name."""
+    from rso.core.errors import IntakeError  # noqa: PLC0415
+    from rso.dicom.zip_reader import SIGNATURE, open_zip  # noqa: PLC0415
+
     for path in paths:
         for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
             try:
                 with file.open("rb") as opened:
-                    meta = read_file_meta(opened.read(1 << 17))
-                if meta.sop_class_uid == "1.2.840.10008.1.3.10":
-                    raise IntakeError("a DICOMDIR")
-                if number:
-                    copy = folder / f"{len(found)}.dcm"
-                    stamp_file(file, copy, number)
-                    file = copy  # noqa: PLW2901
-            except (IntakeError, OSError) as exc:
+                    packed = opened.read(4) == SIGNATURE
+                if not packed:
+                    yield str(file), file
+                    continue
+                for member in open_zip(file):
+                    target = folder / f"unpacked-{secrets.token_hex(8)}"
+                    with member.open() as stream, target.open("xb") as copy:
+                        shutil.copyfileobj(stream, copy, 1 << 20)
+                    yield f"{file}, file {member.position}", target
+            except (IntakeError, OSError, zipfile.BadZipFile) as exc:
                 skipped.append(f"{file}: {exc}")
-                continue
-            found[meta.sop_instance_uid] = file
-    return found, skipped
 
 
 class _Client:
@@ -109,22 +136,30 @@ class _Client:
         self._base = f"{self._url.path.rstrip('/')}/api/exams/{number}"
 
     def ask(
-        self, path: str, content_type: str, size: int, body: Callable[[], Iterator[bytes]]
+        self,
+        path: str,
+        content_type: str,
+        size: int,
+        body: Callable[[], Iterator[bytes]],
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """Status and JSON of a POST."""
+        """Status and JSON of a request; it is tried again while RSO or the line is away."""
         secure = self._url.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         pause = 0.5
         for attempt in range(1, _TRIES + 1):
             connection = kind(self._url.netloc, timeout=120)
             try:
-                headers = {
+                sent = {
                     "Authorization": f"Bearer {self._token}",
                     "Content-Type": content_type,
                     "Content-Length": str(size),
                     "Accept": "application/json",
+                    **(headers or {}),
                 }
-                connection.request("POST", self._base + path, body(), headers)
+                connection.request(method, self._base + path, body(), sent)
                 answer = connection.getresponse()
                 data = answer.read()
                 if answer.status not in {502, 503, 507} or attempt == _TRIES:
@@ -145,6 +180,32 @@ class _Client:
         if status != 200:
             fail(str(answer.get("detail", f"RSO answered {status}")))
         return set(answer["kept"])
+
+    def store_large(
+        self, uid: str, file: Path, advance: Callable[[int], None]
+    ) -> tuple[set[str], Any]:
+        """Upload one large file in pieces, going on where an earlier try ended."""
+        size = file.stat().st_size
+        offset = 0
+        with file.open("rb") as opened:
+            while True:
+                opened.seek(offset)
+                data = opened.read(_PIECE)
+                digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+                status, answer = self.ask(
+                    f"/uploads/{uid}", "application/octet-stream", len(data),
+                    lambda data=data: iter([data]), method="PATCH",  # type: ignore[misc]
+                    headers={"Upload-Offset": str(offset), "Upload-Length": str(size),
+                             "Content-Digest": f"sha-256=:{digest}:"},
+                )  # fmt: skip
+                if status == 200 and answer["stored"]:
+                    advance(size - offset)
+                    return {uid}, []
+                # A repeated piece whose answer was lost is answered with where to go on.
+                if status != 200 and "offset" not in answer:
+                    return set(), [str(answer.get("detail", f"RSO answered {status}"))]
+                advance(answer["offset"] - offset)
+                offset = answer["offset"]
 
     def store(self, files: Sequence[Path], advance: Callable[[int], None]) -> tuple[set[str], Any]:
         """Upload a group; what is stored, and the reasons of the rest."""
@@ -181,8 +242,17 @@ def _send_all(client: _Client, files: dict[str, Path]) -> dict[str, Any]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         total = sum(files[uid].stat().st_size for uid in missing)
         task = progress.add_task("uploading", total=total)
-        for group in _groups([files[uid] for uid in missing]):
-            kept, why = client.store(group, lambda n: progress.advance(task, n))
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+
+        large = [uid for uid in missing if files[uid].stat().st_size > _GROUP_BYTES]
+        small = [files[uid] for uid in missing if uid not in set(large)]
+        results = chain(
+            (client.store(group, advance) for group in _groups(small)),
+            (client.store_large(uid, files[uid], advance) for uid in large),
+        )
+        for kept, why in results:
             stored |= kept
             reasons |= set(why)
     if stored >= files.keys():

@@ -50,7 +50,7 @@ def _obstacle(source: Source, connection: Connection) -> str:
     pinned = source.certificate_fingerprint
     if pinned and _plain(pinned) != _plain(connection.certificate_fingerprint):
         return "it did not show the certificate that it is bound to"
-    if not source.networks and not pinned:
+    if not source.networks and not pinned and not source.password_hash:
         return "it is bound to neither a network nor a certificate"
     if not connection.tls and not source.cleartext and not _is_private(address):
         return "it came without TLS over a public network"

@@ -161,6 +161,9 @@ class Batch(Protocol):
     ) -> Sink:
         """Begin a dataset that arrives in parts; small ones stay in memory until committed."""
 
+    def set_aside(self, data: Buffer, reason: str) -> None:
+        """Copy bytes that cannot be kept as an instance into the quarantine; never raises."""
+
     def close(self) -> None:
         """End the batch; idempotent."""
 
@@ -170,6 +173,9 @@ class Spool(Protocol):
 
     def open_batch(self, provenance: Provenance) -> Batch:
         """Begin a batch; its provenance becomes durable with its first instance."""
+
+    def require_space(self, size: int) -> None:
+        """Raise NoSpaceError unless ``size`` more bytes fit above the low-water mark."""
 
     def alert(self, kind: str, facts: Mapping[str, str]) -> None:
         """Note a security-relevant event for the audit; facts hold no patient data."""

@@ -20,6 +20,7 @@ __all__ = [
     "build_file_meta",
     "read_file_meta",
     "walk",
+    "walk_bytes",
 ]
 
 IMPLEMENTATION_CLASS_UID = "2.25.278347502938475029384750293847502938"
@@ -129,14 +130,21 @@ class Completeness(Struct, frozen=True, kw_only=True):
 
 def walk(path: Path) -> Completeness:
     """Follow a Part 10 file's lengths to its very end; a cut file is not complete."""
-    size = path.stat().st_size
-    if size < 132:
-        return Completeness(complete=False, is_dicom=size == 0, reason="too short")
+    if not path.stat().st_size:
+        return walk_bytes(b"")
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         memoryview(mapped) as view,
     ):
+        return walk_bytes(view)
+
+
+def walk_bytes(data: Buffer) -> Completeness:
+    """The same for a file in memory."""
+    if len(data) < 132:
+        return Completeness(complete=False, is_dicom=not data, reason="too short")
+    with memoryview(data) as view:
         if bytes(view[128:132]) != b"DICM":
             return Completeness(complete=False, is_dicom=False, reason="no DICM at byte 128")
         try:

@@ -49,6 +49,10 @@ class LogSpool:
         """Begin a batch; its provenance becomes durable with its first instance."""
         return LogBatch(self, provenance)
 
+    def require_space(self, size: int) -> None:
+        """Raise NoSpaceError unless ``size`` more bytes fit above the low-water mark."""
+        self.log.space.require(size)
+
     def alert(self, kind: str, facts: Mapping[str, str]) -> None:
         """Note a security-relevant event for the audit; facts hold no patient data."""
         meta = msgspec.json.encode([kind, dict(facts)])
@@ -183,6 +187,10 @@ class LogBatch:
     ) -> "LogSink":
         """Begin a dataset that arrives in parts; small ones stay in memory until committed."""
         return LogSink(self, self._spool, (transfer_syntax_uid, sop_class_uid, sop_instance_uid))
+
+    def set_aside(self, data: Buffer, reason: str) -> None:
+        """Copy bytes that cannot be kept as an instance into the quarantine."""
+        self._spool.quarantine.keep(data, reason, self.provenance)
 
     def close(self) -> None:
         """End the batch; idempotent."""

@@ -44,12 +44,14 @@ from rso.core.transport import (
     Source,
     Spool,
 )
+from rso.plugins.bans import Bans
 from rso.plugins.config import config_table
 from rso.plugins.registry import PluginInfo, Plugins, load_plugins
 
 __all__ = [
     "Action",
     "Attachment",
+    "Bans",
     "Batch",
     "Buffer",
     "Candidate",

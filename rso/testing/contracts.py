@@ -56,10 +56,7 @@ class ReceiverContract(ABC):
     @pytest.fixture
     async def receiver(self, spool: RecordingSpool, tmp_path: Path) -> AsyncIterator[Receiver]:
         """Your receiver, started."""
-        source = Source(
-            facility="NORTH", channel=self.channel(), identity="KNOWN", kind=Kind.TECHNICIAN,
-            networks=("127.0.0.0/8",),
-        )  # fmt: skip
+        source = self.source()
 
         def identify(connection: Connection) -> Source | None:
             return source if connection.identity == "KNOWN" else None
@@ -75,6 +72,13 @@ class ReceiverContract(ABC):
     def channel(self) -> str:
         """The receiver's name."""
         return "dicom_scp"
+
+    def source(self) -> Source:
+        """The one declared source; give it a ``password_hash`` if your channel asks for one."""
+        return Source(
+            facility="NORTH", channel=self.channel(), identity="KNOWN", kind=Kind.TECHNICIAN,
+            networks=("127.0.0.0/8",),
+        )  # fmt: skip
 
     async def test_keeps_once_and_says_so(self, receiver: Receiver, spool: RecordingSpool) -> None:
         """A file that is acknowledged is in the spool, once, with its provenance."""

@@ -22,6 +22,8 @@ issuer_of_patient_id = "NORTH"
 sources = [
   {{ channel = "dicom_scp", identity = "NORTHCT", kind = "technician", networks = ["127.0.0.0/8"] }},
   {{ channel = "dicom_scp", identity = "NORTHPACS", kind = "integration", networks = ["127.0.0.1/32"] }},
+  {{ channel = "ftp", identity = "north", kind = "technician", password = "north's password" }},
+  {{ channel = "http_upload", identity = "north-gateway", kind = "integration", password = "north's password" }},
 ]
 radiologists = [ {{ code = "READER" }} ]
 
@@ -29,6 +31,7 @@ radiologists = [ {{ code = "READER" }} ]
 code = "SOUTH"
 sources = [
   {{ channel = "dicom_scp", identity = "NORTHPACS", kind = "integration", networks = ["127.0.0.2/32"] }},
+  {{ channel = "ftp", identity = "south", kind = "technician", password = "south's password" }},
 ]
 radiologists = [ {{ code = "OTHER" }} ]
 
@@ -72,7 +75,7 @@ class Site:
 
     def __init__(self, folder: Path, pacs_port: int, *settings: str) -> None:
         self.folder = folder
-        self.dicom, self.web = free_port(), free_port()
+        self.dicom, self.web, self.ftp = free_port(), free_port(), free_port()
         self.config = folder / "site" / "rso.toml"
         self.process: subprocess.Popen[str] | None = None
         made = self.rso(
@@ -80,6 +83,8 @@ class Site:
             "--set", f"plugins.dicom_scp.port={self.dicom}",
             "--set", "plugins.dicom_scp.host=127.0.0.1",
             "--set", f"web.port={self.web}",
+            "--set", f"plugins.ftp.port={self.ftp}",
+            "--set", "plugins.ftp.host=127.0.0.1",
             "--set", "intake.settle_seconds=1.5",
             *[word for change in settings for word in ("--set", change)],
         )  # fmt: skip

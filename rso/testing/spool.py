@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from rso.core.errors import IntakeError
+from rso.core.errors import IntakeError, NoSpaceError
 from rso.core.transport import Buffer, Provenance, Receipt
 from rso.dicom.header import scan_header
 from rso.ledger import new_id
@@ -17,6 +17,7 @@ class RecordingSpool:
     Attributes:
         fault: Raised instead of keeping the next instances, when set.
         kept: SOP Instance UID and dataset of what was kept, in order.
+        aside: Bytes and reason of what went to quarantine.
     """
 
     def __init__(self) -> None:
@@ -25,11 +26,17 @@ class RecordingSpool:
         self.batches: list[Provenance] = []
         self.closed = 0
         self.alerts: list[tuple[str, dict[str, str]]] = []
+        self.aside: list[tuple[bytes, str]] = []
 
     def open_batch(self, provenance: Provenance) -> "_Batch":
         """Begin a batch."""
         self.batches.append(provenance)
         return _Batch(self, provenance)
+
+    def require_space(self, size: int) -> None:  # noqa: ARG002
+        """There is room, unless the fault says otherwise."""
+        if isinstance(self.fault, NoSpaceError):
+            raise self.fault
 
     def alert(self, kind: str, facts: Mapping[str, str]) -> None:
         """Remember an alert."""
@@ -65,6 +72,9 @@ class _Batch:
         sop_instance_uid: str = "",  # noqa: ARG002
     ) -> "_Sink":
         return _Sink(self, transfer_syntax_uid)
+
+    def set_aside(self, data: Buffer, reason: str) -> None:
+        self._spool.aside.append((bytes(data), reason))
 
     def close(self) -> None:
         self._spool.closed += 1

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -53,7 +54,7 @@ class Holds(Struct, frozen=True, kw_only=True):
 
 
 @post("/api/exams")
-async def api_create(request: Ask, data: NewExam) -> CreatedExam:
+async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
     """Create an exam."""
     me = await signed_in(request)
     me.require("customer", "technician", "coordinator")
@@ -80,7 +81,7 @@ async def api_create(request: Ask, data: NewExam) -> CreatedExam:
 
 
 @get("/api/exams")
-async def api_list(request: Ask, status: str | None = None) -> Exams:
+async def api_list(request: Ask, status: FromQuery[str | None] = None) -> Exams:
     """List exams, newest first."""
     me = await signed_in(request)
     ledger = engine_of(request).ledger
@@ -88,7 +89,7 @@ async def api_list(request: Ask, status: str | None = None) -> Exams:
 
 
 @get("/api/exams/{number:str}")
-async def api_show(request: Ask, number: str) -> ExamView:
+async def api_show(request: Ask, number: FromPath[str]) -> ExamView:
     """Show an exam with its Studies and deliveries."""
     me = await signed_in(request)
     return await show_exam(engine_of(request).ledger, number, facilities=me.person.facilities)

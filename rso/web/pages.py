@@ -5,6 +5,7 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.datastructures import Cookie
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
 from rso.core.errors import ExamError
@@ -165,7 +166,7 @@ async def make_exam(request: Ask) -> Response[Any]:
 
 
 @get("/exams/{number:str}/created")
-async def created(request: Ask, number: str) -> Template:
+async def created(request: Ask, number: FromPath[str]) -> Template:
     """The exam number, large."""
     me = await signed_in(request)
     exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
@@ -181,7 +182,7 @@ async def created(request: Ask, number: str) -> Template:
 
 
 @get("/exams/{number:str}")
-async def exam_page(request: Ask, number: str) -> Template:
+async def exam_page(request: Ask, number: FromPath[str]) -> Template:
     """One exam: the patient, its Studies, n of n for each destination."""
     me = await signed_in(request)
     ledger = engine_of(request).ledger
@@ -199,7 +200,7 @@ async def exam_page(request: Ask, number: str) -> Template:
 
 
 @post("/exams/{number:str}/{action:str}", status_code=303)
-async def exam_action(request: Ask, number: str, action: str) -> Redirect:
+async def exam_action(request: Ask, number: FromPath[str], action: FromPath[str]) -> Redirect:
     """Complete, cancel, or retry what was stopped."""
     me = await signed_in(request)
     me.require("technician", "coordinator")
@@ -243,13 +244,13 @@ async def _hold_page(request: Ask, me: Identity, hold_id: str, problem: str = ""
 
 
 @get("/holds/{hold_id:str}")
-async def hold_page(request: Ask, hold_id: str) -> Template:
+async def hold_page(request: Ask, hold_id: FromPath[str]) -> Template:
     """One hold, both identities side by side."""
     return await _hold_page(request, await signed_in(request), hold_id)
 
 
 @post("/holds/{hold_id:str}", status_code=200)
-async def decide_hold(request: Ask, hold_id: str) -> Response[Any]:
+async def decide_hold(request: Ask, hold_id: FromPath[str]) -> Response[Any]:
     """Release to an exam, make an exam of it, or reject."""
     me = await signed_in(request)
     me.require("coordinator")
@@ -288,7 +289,7 @@ async def delivery_page(request: Ask) -> Template:
 
 
 @post("/deliveries/{code:str}", status_code=303)
-async def pause(request: Ask, code: str) -> Redirect:
+async def pause(request: Ask, code: FromPath[str]) -> Redirect:
     """Pause a destination, or let it go on."""
     me = await signed_in(request)
     me.require("coordinator")

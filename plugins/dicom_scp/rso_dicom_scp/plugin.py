@@ -18,6 +18,7 @@ from rso.dicom.acceptor import VERIFICATION, Acceptor, Limits, Refusal, Request
 from rso.dicom.dimse import Command
 from rso.dicom.elements import DEFLATED
 from rso.plugins import (
+    Bans,
     Batch,
     ConfigError,
     Connection,
@@ -51,10 +52,7 @@ _STATUS = (
     (RefusedError, 0x0122),
     (VolumeError, 0x0110),
 )
-_BAN_AFTER = 20
-_BAN_SECONDS = 300.0
 _REFUSAL_DELAY = 0.2
-_ALERT_EVERY_SECONDS = 60.0
 
 
 class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,8 +93,7 @@ class DicomScp(Receiver):
     def __init__(self, config: DicomScpConfig, context: ReceiverContext) -> None:
         super().__init__(config, context)
         self._acceptor: Acceptor | None = None
-        self._bans = _Bans()
-        self._alerted: dict[tuple[str, str], float] = {}
+        self._bans = Bans()
 
     @classmethod
     def processes(cls, config: DicomScpConfig) -> int:
@@ -168,12 +165,7 @@ class DicomScp(Receiver):
             return None
 
     def _refused(self, connection: Connection, key: tuple[str, str]) -> None:
-        self._bans.failed(key)
-        now = time.monotonic()
-        if now - self._alerted.get(key, -1e9) > _ALERT_EVERY_SECONDS:
-            if len(self._alerted) > 1000:
-                self._alerted.clear()
-            self._alerted[key] = now
+        if self._bans.failed(key):
             reason = explain_refusal(connection, self.context.sources())
             log.warning("association refused", peer=connection.peer_address, reason=reason)
             try:
@@ -267,29 +259,6 @@ class _Handler:
                 self._batch.close()
             except RsoError as exc:
                 log.warning("batch could not be closed", reason=str(exc))
-
-
-class _Bans:
-    """Address and AE title that failed too often, for a while."""
-
-    def __init__(self) -> None:
-        self._failures: dict[tuple[str, str], list[float]] = {}
-        self._lock = threading.Lock()
-
-    def banned(self, key: tuple[str, str]) -> bool:
-        with self._lock:
-            recent = self._recent(key)
-            return len(recent) >= _BAN_AFTER
-
-    def failed(self, key: tuple[str, str]) -> None:
-        with self._lock:
-            if len(self._failures) > 10_000:
-                self._failures.clear()
-            self._failures[key] = [*self._recent(key), time.monotonic()][-_BAN_AFTER:]
-
-    def _recent(self, key: tuple[str, str]) -> list[float]:
-        since = time.monotonic() - _BAN_SECONDS
-        return [at for at in self._failures.get(key, []) if at > since]
 
 
 class _Certificates:

@@ -2,42 +2,15 @@
 
 import asyncio
 
-from msgspec import Struct
-
+from rso.dicom.deposit import refuse_dicomdir
 from rso.dicom.part10 import read_file_meta
-from rso.plugins import (
-    Batch,
-    IdentifierError,
-    NoSpaceError,
-    NotDicomError,
-    Receipt,
-    RefusedError,
-    RsoError,
-    Sink,
-    VolumeError,
-)
+from rso.plugins import Batch, Receipt, RsoError, Sink
+from rso_http_upload.answer import Result, failure
 
-__all__ = ["Part", "Result"]
+__all__ = ["Part"]
 
 _META = 1 << 17
 _FLUSH = 4 << 20
-# Failure Reason (0008,1197) of each error (PS3.18 10.5.3, PS3.3 C.12-1).
-_REASONS: tuple[tuple[type[RsoError], int], ...] = (
-    (NoSpaceError, 0xA700),
-    (IdentifierError, 0xA900),
-    (NotDicomError, 0xC000),
-    (RefusedError, 0x0122),
-    (VolumeError, 0x0110),
-)
-
-
-class Result(Struct, frozen=True, kw_only=True):
-    """What became of one part; ``failure`` is 0 when it is on disk."""
-
-    sop_class_uid: str = ""
-    sop_instance_uid: str = ""
-    failure: int = 0
-    reason: str = ""
 
 
 class Part:
@@ -64,6 +37,7 @@ class Part:
     def _begin(self) -> None:
         try:
             meta = read_file_meta(self._held)
+            refuse_dicomdir(meta)
         except RsoError as exc:
             self._error = exc
             self._held = bytearray()
@@ -95,7 +69,7 @@ class Part:
             except Exception as exc:
                 self._error = exc
         if self._error is not None or receipt is None:
-            return self._failed(self._error)
+            return failure(self._error, self._class, self._instance)
         header = receipt.header
         if self._study and header.study_instance_uid != self._study:
             # Kept all the same: nothing that arrived whole is thrown away.
@@ -115,16 +89,6 @@ class Part:
         except BaseException:
             self._sink.abort()
             raise
-
-    def _failed(self, exc: Exception | None) -> Result:
-        code = next((code for kind, code in _REASONS if isinstance(exc, kind)), 0x0110)
-        reason = str(exc) if isinstance(exc, RsoError) else "processing failure"
-        return Result(
-            sop_class_uid=self._class,
-            sop_instance_uid=self._instance,
-            failure=code,
-            reason=reason,
-        )
 
     def abort(self) -> None:
         """The client went away."""

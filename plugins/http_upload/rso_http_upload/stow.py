@@ -1,153 +1,99 @@
-"""STOW-RS (PS3.18 10.5) and uploads bound to an exam."""
+"""STOW-RS (PS3.18 10.5): multipart/related as a stream, and ZIP files."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import multipart
 from litestar import Request, Response, post
-from litestar.exceptions import HTTPException, PermissionDeniedException
-from msgspec import Struct
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath, FromQuery
 
-from rso.engine.exams import complete_exam, find_exam
-from rso.plugins import Batch, Kind, Provenance
-from rso.web.auth import Identity, engine_of, signed_in
-from rso_http_upload.part import Part, Result
+from rso.dicom.deposit import deposit_part10
+from rso.dicom.zip_reader import open_zip
+from rso.ledger import new_id
+from rso.plugins import Batch, NoSpaceError, NotDicomError, Provenance, RefusedError, RsoError
+from rso_http_upload.answer import Result, failure, store_response
+from rso_http_upload.callers import exam_of, facility_of
+from rso_http_upload.part import Part
+from rso_http_upload.receiver import HttpUpload, receiver_of
 
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
+_SPACE_STEP = 64 << 20
 
 
-class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What somebody is about to send to an exam.
-
-    Attributes:
-        instances: SOP Instance UIDs.
-        complete: The exam has no others: it is complete once all are here.
-    """
-
-    instances: list[str]
-    complete: bool = False
-
-
-class Kept(Struct, frozen=True, kw_only=True):
-    """Which of them are safely stored already."""
-
-    kept: list[str]
-    total: int
-
-
-def _provenance(request: Ask, me: Identity, facility: str, exam_number: str = "") -> Provenance:
-    return Provenance(
-        channel="http_upload",
-        facility=facility,
-        source=me.person.email,
-        kind=Kind.TECHNICIAN,
-        peer_address=request.client.host if request.client else "",
-        opened_at=datetime.now(UTC),
-        exam_number=exam_number,
-        user=me.person.email,
-    )
-
-
-async def _uploader(request: Ask) -> Identity:
-    me = await signed_in(request)
-    me.require("customer", "technician", "coordinator")
-    return me
-
-
-@post("/dicomweb/studies", status_code=200)
-async def store(request: Ask, facility: str = "") -> Response[dict[str, Any]]:
+@post("/dicomweb/studies", status_code=200, request_max_body_size=None)
+async def store(request: Ask, facility: FromQuery[str] = "") -> Response[dict[str, Any]]:
     """Store instances of any Study (STOW-RS)."""
-    return await _store_for(request, facility, "")
+    receiver = receiver_of(request)
+    provenance = await facility_of(receiver.callers, request, facility)
+    return await _receive(request, receiver, provenance, "")
 
 
-@post("/dicomweb/studies/{study:str}", status_code=200)
-async def store_study(request: Ask, study: str, facility: str = "") -> Response[dict[str, Any]]:
+@post("/dicomweb/studies/{study:str}", status_code=200, request_max_body_size=None)
+async def store_study(
+    request: Ask, study: FromPath[str], facility: FromQuery[str] = ""
+) -> Response[dict[str, Any]]:
     """Store instances of one Study (STOW-RS)."""
-    return await _store_for(request, facility, study)
+    receiver = receiver_of(request)
+    provenance = await facility_of(receiver.callers, request, facility)
+    return await _receive(request, receiver, provenance, study)
 
 
-async def _store_for(request: Ask, facility: str, study: str) -> Response[dict[str, Any]]:
-    me = await _uploader(request)
-    own = me.person.facilities
-    if not facility and own is not None and len(own) == 1:
-        facility = own[0]
-    if not facility:
-        raise HTTPException("say for which facility: ?facility=CODE", status_code=400)
-    if own is not None and facility not in own:
-        raise PermissionDeniedException("not your facility")
-    if not await engine_of(request).ledger.fetch(
-        "SELECT code FROM facility WHERE code = ?", facility
-    ):
-        raise HTTPException("no facility has this code", status_code=404)
-    return await _receive(request, _provenance(request, me, facility), study)
-
-
-@post("/api/exams/{number:str}/studies", status_code=200)
-async def store_exam(request: Ask, number: str) -> Response[dict[str, Any]]:
+@post("/api/exams/{number:str}/studies", status_code=200, request_max_body_size=None)
+async def store_exam(request: Ask, number: FromPath[str]) -> Response[dict[str, Any]]:
     """Store instances that belong to an exam, whatever their Patient ID says (STOW-RS)."""
-    me = await _uploader(request)
-    exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
-    return await _receive(request, _provenance(request, me, exam.facility, exam.number), "")
+    receiver = receiver_of(request)
+    _, provenance = await exam_of(receiver.callers, request, number)
+    return await _receive(request, receiver, provenance, "")
 
 
-@post("/api/exams/{number:str}/uploads", status_code=200)
-async def manifest(request: Ask, number: str, data: Manifest) -> Kept:
-    """Say what will be sent; the answer is what need not be."""
-    me = await _uploader(request)
-    engine = engine_of(request)
-    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    rows = await engine.ledger.fetch(
-        "SELECT DISTINCT i.sop_instance_uid FROM instance i JOIN study s ON s.id = i.study"
-        " WHERE i.facility = ? AND (s.exam = ? OR s.exam_number = ?)",
-        exam.facility,
-        exam.id,
-        exam.number,
-    )
-    have = {row["sop_instance_uid"] for row in rows}
-    wanted = list(dict.fromkeys(data.instances))
-    if data.complete:
-        expected = len(have | set(wanted))
-        await complete_exam(engine, exam, actor=me.person.email, expected=expected)
-    return Kept(kept=[uid for uid in wanted if uid in have], total=len(wanted))
-
-
-def _boundary(request: Ask) -> str:
+async def _receive(
+    request: Ask, receiver: HttpUpload, provenance: Provenance, study: str
+) -> Response[dict[str, Any]]:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException("a compressed body is not accepted", status_code=415)
+    size = request.headers.get("content-length", "")
+    if size.isdecimal() and int(size) > receiver.config.most_bytes:
+        raise HTTPException("the request is too large", status_code=413)
     kind, options = multipart.parse_options_header(request.headers.get("content-type", ""))
-    inner = options.get("type", "application/dicom")
-    if kind != "multipart/related" or inner != "application/dicom":
-        raise HTTPException('send multipart/related; type="application/dicom"', status_code=415)
-    boundary = options.get("boundary", "")
+    batch = receiver.context.spool.open_batch(provenance)
+    try:
+        if kind == "application/zip":
+            return await _receive_zip(request, receiver, batch)
+        if kind != "multipart/related" or options.get("type", "application/dicom") != (
+            "application/dicom"
+        ):
+            raise HTTPException(
+                'send multipart/related; type="application/dicom", or application/zip',
+                status_code=415,
+            )
+        return await _receive_parts(request, receiver, batch, study, options.get("boundary", ""))
+    finally:
+        await asyncio.to_thread(batch.close)
+
+
+async def _receive_parts(
+    request: Ask, receiver: HttpUpload, batch: Batch, study: str, boundary: str
+) -> Response[dict[str, Any]]:
     if not 0 < len(boundary) <= 200:
         raise HTTPException("the boundary is missing", status_code=400)
-    return str(boundary)
-
-
-async def _receive(request: Ask, provenance: Provenance, study: str) -> Response[dict[str, Any]]:
-    boundary = _boundary(request)
-    receiver = request.app.state.receivers.get("http_upload")
-    if receiver is None:
-        raise HTTPException("uploads are not configured", status_code=503)
     config = receiver.config
-    size = request.headers.get("content-length", "")
-    if size.isdecimal() and int(size) > config.most_bytes:
-        raise HTTPException("the request is too large", status_code=413)
-    batch = request.app.state.spool.open_batch(provenance)
     parser = _Related(boundary, max_segment_count=config.most_parts, max_header_count=16)
+    results: list[Result] = []
     try:
-        results = [r async for r in _parts(request, parser, batch, study, config.most_bytes)]
+        async for result in _parts(request, parser, batch, study, config.most_bytes):
+            results.append(result)
     except multipart.ParserLimitReached as exc:
         raise HTTPException(f"too much in one request: {exc}", status_code=413) from exc
     except multipart.ParserError as exc:
         raise HTTPException(f"the multipart body is broken: {exc}", status_code=400) from exc
-    finally:
-        await asyncio.to_thread(batch.close)
-    return _answer(results)
+    return store_response(results)
 
 
 async def _parts(
@@ -176,37 +122,6 @@ async def _parts(
             part.abort()
 
 
-def _answer(results: list[Result]) -> Response[dict[str, Any]]:
-    """The Store Instances Response Module as DICOM JSON (PS3.18 I.2)."""
-    stored = [_reference(r) for r in results if not r.failure]
-    failed = [
-        {**_reference(r), "00081197": {"vr": "US", "Value": [r.failure]}}
-        for r in results
-        if r.failure
-    ]
-    body: dict[str, Any] = {}
-    if stored:
-        body["00081199"] = {"vr": "SQ", "Value": stored}
-    if failed:
-        body["00081198"] = {"vr": "SQ", "Value": failed}
-        body["reasons"] = sorted({r.reason for r in results if r.failure})
-    status = 200
-    if failed:
-        full = all(r.failure == 0xA700 for r in results)
-        status = 202 if stored else 507 if full else 409
-    if not results:
-        status = 400
-        body["reasons"] = ["the request holds no part"]
-    return Response(body, status_code=status, media_type="application/dicom+json")
-
-
-def _reference(result: Result) -> dict[str, Any]:
-    return {
-        "00081150": {"vr": "UI", "Value": [result.sop_class_uid]},
-        "00081155": {"vr": "UI", "Value": [result.sop_instance_uid]},
-    }
-
-
 class _Related(multipart.PushMultipartParser):  # type: ignore[misc]
     """multipart/related: its parts have no Content-Disposition (RFC 2387)."""
 
@@ -214,4 +129,56 @@ class _Related(multipart.PushMultipartParser):  # type: ignore[misc]
         return multipart.MultipartSegment(headerlist)
 
 
-HANDLERS = [store, store_study, store_exam, manifest]
+async def _receive_zip(
+    request: Ask, receiver: HttpUpload, batch: Batch
+) -> Response[dict[str, Any]]:
+    # The directory of a ZIP is at its end, so it has to be on disk before it can be read.
+    path = receiver.context.data_dir / f"{new_id()}.zip"
+    try:
+        await _to_disk(request, receiver, path)
+        results, skipped = await asyncio.to_thread(_unpack, batch, path)
+    except (NotDicomError, RefusedError) as exc:
+        raise HTTPException(str(exc), status_code=400) from exc
+    finally:
+        path.unlink(missing_ok=True)
+    return store_response(results, skipped=skipped)
+
+
+async def _to_disk(request: Ask, receiver: HttpUpload, path: Path) -> None:
+    size, promised = 0, 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > receiver.config.most_bytes:
+                raise HTTPException("the request is too large", status_code=413)
+            if size > promised:
+                promised = size + _SPACE_STEP
+                receiver.context.spool.require_space(_SPACE_STEP)
+            try:
+                await asyncio.to_thread(file.write, chunk)
+            except OSError as exc:
+                raise NoSpaceError("out of space, try again later") from exc
+
+
+def _unpack(batch: Batch, path: Path) -> tuple[list[Result], int]:
+    results, skipped = [], 0
+    with contextlib.closing(open_zip(path)) as members:
+        for member in members:
+            try:
+                with member.open() as stream:
+                    header = deposit_part10(batch, stream).header
+                results.append(
+                    Result(
+                        sop_class_uid=header.sop_class_uid,
+                        sop_instance_uid=header.sop_instance_uid,
+                    )
+                )
+            except (NotDicomError, RefusedError):
+                skipped += 1
+            except RsoError as exc:
+                results.append(failure(exc))
+    return results, skipped
+
+
+HANDLERS = [store, store_study, store_exam]

@@ -1,0 +1,1 @@
+"""RSO receiver: FTP over TLS."""

@@ -1,0 +1,109 @@
+"""Signing in: an FTP account is a declared source with a password."""
+
+import secrets
+import threading
+from typing import Any
+
+import structlog
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from pyftpdlib.exceptions import AuthenticationFailed
+
+from rso.core.source import explain_refusal
+from rso.plugins import Bans, Connection, ReceiverContext, RsoError, Source
+
+__all__ = ["Accounts"]
+
+log = structlog.get_logger(__name__)
+
+_HASHER = PasswordHasher()
+_NOBODY = _HASHER.hash(secrets.token_hex(8))
+# 64 MB and a tenth of a second each; a crowd of guesses waits in line.
+_AT_ONCE = threading.BoundedSemaphore(2)
+_PERMISSIONS = frozenset("elafmwT")
+
+
+class Accounts:
+    """What pyftpdlib calls an authorizer. Its methods run in the connection's own thread."""
+
+    def __init__(self, context: ReceiverContext) -> None:
+        self._context = context
+        self._bans = Bans(after=10)
+
+    def validate_authentication(self, username: str, password: str, handler: Any) -> None:
+        """Set ``handler.source``, or refuse; every refusal looks and lasts the same."""
+        connection = Connection(
+            channel="ftp",
+            identity=username,
+            peer_address=handler.remote_ip,
+            tls=bool(getattr(handler, "_ssl_established", False)),
+        )
+        key = connection.peer_address, username
+        source = None if self._bans.banned(key) else self._identify(connection)
+        hashed = source.password_hash if source else ""
+        if self._verified(password, hashed) and source:
+            handler.source = source
+            return
+        if self._bans.failed(key):
+            self._alert(connection, known=source is not None)
+        raise AuthenticationFailed("Sign-in failed.")
+
+    def _identify(self, connection: Connection) -> Source | None:
+        try:
+            return self._context.identify(connection)
+        except Exception:
+            log.exception("source could not be identified")
+            return None
+
+    def _verified(self, password: str, hashed: str) -> bool:
+        with _AT_ONCE:
+            try:
+                _HASHER.verify(hashed or _NOBODY, password)
+            except (VerificationError, InvalidHashError):
+                return False
+        return bool(hashed)
+
+    def _alert(self, connection: Connection, *, known: bool) -> None:
+        reason = "wrong password"
+        if not known:
+            reason = explain_refusal(connection, self._context.sources())
+        log.warning("sign-in refused", peer=connection.peer_address, reason=reason)
+        facts = {
+            "peer": connection.peer_address,
+            "account": connection.identity,
+            "reason": reason,
+        }
+        try:
+            self._context.spool.alert("ftp sign-in refused", facts)
+        except RsoError as exc:
+            log.warning("alert could not be kept", reason=str(exc))
+
+    def get_home_dir(self, username: str) -> str:  # noqa: ARG002
+        """Each account's view has its own root."""
+        return "/"
+
+    def has_user(self, username: str) -> bool:  # noqa: ARG002
+        """Unknown until the password is there."""
+        return True
+
+    def has_perm(self, username: str, perm: str, path: str | None = None) -> bool:  # noqa: ARG002
+        """Write, append, make folders, list, rename within the view; never read or delete."""
+        return perm in _PERMISSIONS
+
+    def get_perms(self, username: str) -> str:  # noqa: ARG002
+        """The same as letters."""
+        return "".join(sorted(_PERMISSIONS))
+
+    def get_msg_login(self, username: str) -> str:  # noqa: ARG002
+        """Said after the password."""
+        return "Ready. 226 means that RSO keeps the file."
+
+    def get_msg_quit(self, username: str) -> str:  # noqa: ARG002
+        """Said at the end."""
+        return "Goodbye."
+
+    def impersonate_user(self, username: str, password: str) -> None:
+        """No system user stands behind an account."""
+
+    def terminate_impersonation(self, username: str) -> None:
+        """Likewise."""

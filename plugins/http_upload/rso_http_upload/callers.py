@@ -1,0 +1,148 @@
+"""Who uploads: a person with a session or token, or a declared source with its password."""
+
+import base64
+import binascii
+import hashlib
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from litestar import Request
+from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+
+from rso.core.source import explain_refusal
+from rso.engine.exams import find_exam
+from rso.ledger.people import verify_password
+from rso.plugins import (
+    Bans,
+    Connection,
+    Exam,
+    Kind,
+    Provenance,
+    ReceiverContext,
+    RsoError,
+    Source,
+)
+from rso.web.auth import Identity, engine_of, signed_in
+
+__all__ = ["Callers", "exam_of", "facility_of"]
+
+log = structlog.get_logger(__name__)
+
+_REMEMBERED_SECONDS = 300.0
+Ask = Request[Any, Any, Any]
+
+
+class Callers:
+    """Recognises sources by HTTP Basic authentication (RFC 7617)."""
+
+    def __init__(self, context: ReceiverContext) -> None:
+        self._context = context
+        self._bans = Bans(after=10)
+        self._verified: dict[str, float] = {}
+
+    async def source(self, request: Ask) -> Source | None:
+        """The source that the request names; ``None`` when it names none.
+
+        Raises:
+            NotAuthorizedException: It names one, and is not it.
+        """
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            text = base64.b64decode(encoded.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError) as exc:
+            raise NotAuthorizedException("broken Authorization header") from exc
+        name, _, password = text.partition(":")
+        connection = Connection(
+            channel="http_upload",
+            identity=name,
+            peer_address=request.client.host if request.client else "",
+            tls=request.url.scheme == "https",
+        )
+        key = connection.peer_address, name
+        source = None if self._bans.banned(key) else self._context.identify(connection)
+        if await self._is_password(password, source) and source is not None:
+            return source
+        if self._bans.failed(key):
+            self._alert(connection, known=source is not None)
+        raise NotAuthorizedException("the source or its password is not known")
+
+    async def _is_password(self, password: str, source: Source | None) -> bool:
+        hashed = source.password_hash if source else ""
+        # A mirror asks many times a minute, and argon2 takes a tenth of a second.
+        seen = hashlib.sha256(f"{hashed}\0{password}".encode()).hexdigest()
+        if hashed and time.monotonic() - self._verified.get(seen, -1e9) < _REMEMBERED_SECONDS:
+            return True
+        if not await verify_password(password, hashed):
+            return False
+        if len(self._verified) > 1000:
+            self._verified.clear()
+        self._verified[seen] = time.monotonic()
+        return True
+
+    def _alert(self, connection: Connection, *, known: bool) -> None:
+        reason = "wrong password"
+        if not known:
+            reason = explain_refusal(connection, self._context.sources())
+        facts = {"peer": connection.peer_address, "source": connection.identity, "reason": reason}
+        log.warning("upload refused", peer=connection.peer_address, reason=reason)
+        try:
+            self._context.spool.alert("http upload refused", facts)
+        except RsoError as exc:
+            log.warning("alert could not be kept", reason=str(exc))
+
+
+async def _person(request: Ask) -> Identity:
+    me = await signed_in(request)
+    me.require("customer", "technician", "coordinator")
+    return me
+
+
+def _provenance(request: Ask, who: Source | Identity, facility: str, number: str) -> Provenance:
+    person = who.person.email if isinstance(who, Identity) else ""
+    return Provenance(
+        channel="http_upload",
+        facility=facility,
+        source=person or (who.identity if isinstance(who, Source) else ""),
+        kind=who.kind if isinstance(who, Source) else Kind.TECHNICIAN,
+        peer_address=request.client.host if request.client else "",
+        opened_at=datetime.now(UTC),
+        exam_number=number,
+        user=person,
+    )
+
+
+async def exam_of(callers: Callers, request: Ask, number: str) -> tuple[Exam, Provenance]:
+    """The exam that an upload is bound to, if the caller may see it.
+
+    Raises:
+        ExamError: There is none, or it is another facility's.
+    """
+    who: Source | Identity = await callers.source(request) or await _person(request)
+    allowed = (who.facility,) if isinstance(who, Source) else who.person.facilities
+    exam = await find_exam(engine_of(request).ledger, number, facilities=allowed)
+    return exam, _provenance(request, who, exam.facility, exam.number)
+
+
+async def facility_of(callers: Callers, request: Ask, facility: str) -> Provenance:
+    """The facility that an unbound upload is for: the source's, or what the person says."""
+    source = await callers.source(request)
+    if source is not None:
+        if facility not in {"", source.facility}:
+            raise PermissionDeniedException("not your facility")
+        return _provenance(request, source, source.facility, "")
+    me = await _person(request)
+    own = me.person.facilities
+    if not facility and own is not None and len(own) == 1:
+        facility = own[0]
+    if not facility:
+        raise HTTPException("say for which facility: ?facility=CODE", status_code=400)
+    if own is not None and facility not in own:
+        raise PermissionDeniedException("not your facility")
+    ledger = engine_of(request).ledger
+    if not await ledger.fetch("SELECT code FROM facility WHERE code = ?", facility):
+        raise HTTPException("no facility has this code", status_code=404)
+    return _provenance(request, me, facility, "")
