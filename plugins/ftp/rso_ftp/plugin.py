@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from OpenSSL import SSL
-
 from rso.plugins import (
     ConfigError,
     Health,
@@ -19,10 +17,8 @@ from rso.plugins import (
     RsoError,
     hookimpl,
 )
-from rso_ftp.certificate import own_certificate
 from rso_ftp.config import FtpConfig
 from rso_ftp.names import Name, Names
-from rso_ftp.server import build_server
 
 __all__ = ["Ftp", "FtpConfig", "rso_register_receivers"]
 
@@ -52,6 +48,11 @@ class Ftp(Receiver):
         return await asyncio.to_thread(self._start)
 
     def _start(self) -> Sequence[str]:
+        # Every command loads this module; only a server needs what stands behind it.
+        from OpenSSL import SSL  # noqa: PLC0415
+
+        from rso_ftp.server import build_server  # noqa: PLC0415
+
         config = self.config
         parts = self.context.data_dir / "parts"
         parts.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,6 +80,8 @@ class Ftp(Receiver):
     def _certificate(self) -> tuple[Path, Path]:
         config = self.config
         if not config.certificate:
+            from rso_ftp.certificate import own_certificate  # noqa: PLC0415
+
             return own_certificate(self.context.data_dir)
         return Path(config.certificate), Path(config.key or config.certificate)
 

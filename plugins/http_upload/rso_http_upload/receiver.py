@@ -2,15 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from litestar import Request
-from litestar.exceptions import HTTPException
 from msgspec import Meta, Struct
 
 from rso.plugins import Health, Receiver, ReceiverContext
-from rso_http_upload.callers import Callers
-from rso_http_upload.pieces import Pieces
+
+if TYPE_CHECKING:
+    from litestar import Request
 
 __all__ = ["HttpUpload", "HttpUploadConfig", "receiver_of"]
 
@@ -36,6 +35,10 @@ class HttpUpload(Receiver):
     config: HttpUploadConfig
 
     def __init__(self, config: HttpUploadConfig, context: ReceiverContext) -> None:
+        # Only the web process makes one; every command loads this module.
+        from rso_http_upload.callers import Callers  # noqa: PLC0415
+        from rso_http_upload.pieces import Pieces  # noqa: PLC0415
+
         super().__init__(config, context)
         self.callers = Callers(context)
         self.pieces = Pieces(context, config.most_bytes, config.expire_hours * 3600)
@@ -58,8 +61,10 @@ class HttpUpload(Receiver):
         """Requests end with the web application."""
 
 
-def receiver_of(request: Request[Any, Any, Any]) -> HttpUpload:
+def receiver_of(request: "Request[Any, Any, Any]") -> HttpUpload:
     """The receiver of the application that serves this request; 503 when it is not configured."""
+    from litestar.exceptions import HTTPException  # noqa: PLC0415
+
     found = request.app.state.receivers.get("http_upload")
     if not isinstance(found, HttpUpload):
         raise HTTPException("uploads are not configured", status_code=503)
