@@ -7,9 +7,10 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from rso.core.transport import Sink
+from rso.core.transport import Buffer, Receipt, Sink
 from rso.dicom.acceptor import Acceptor, Handler, Limits, Refusal, Request
 from rso.dicom.dimse import Command
+from rso.dicom.header import scan_header
 
 __all__ = ["Pacs", "Received"]
 
@@ -94,10 +95,37 @@ class _Taker:
         return self._pacs.take(command, transfer_syntax_uid, bytes(dataset)), ""
 
     def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
-        raise NotImplementedError("the test PACS takes datasets of up to 12 MB")
+        return _Sink(self._pacs, command, transfer_syntax_uid)
 
-    def failed(self, exc: Exception) -> tuple[int, str]:  # noqa: ARG002
-        return 0xA700, "too large for the test PACS"
+    def failed(self, exc: Exception) -> tuple[int, str]:
+        return (exc.status if isinstance(exc, _AnswerError) else 0x0110), ""
 
     def close(self) -> None:
         pass
+
+
+class _AnswerError(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status:04X}")
+        self.status = status
+
+
+class _Sink:
+    """A large dataset; it stays in memory, as everything here."""
+
+    def __init__(self, pacs: Pacs, command: Command, transfer_syntax_uid: str) -> None:
+        self._pacs, self._command, self._syntax = pacs, command, transfer_syntax_uid
+        self._data = bytearray()
+
+    def write(self, data: Buffer) -> None:
+        self._data += data
+
+    def commit(self) -> Receipt:
+        status = self._pacs.take(self._command, self._syntax, bytes(self._data))
+        if status:
+            raise _AnswerError(status)
+        header = scan_header(self._data, self._syntax)
+        return Receipt(record_id="", header=header, size=len(self._data))
+
+    def abort(self) -> None:
+        self._data = bytearray()
