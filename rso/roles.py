@@ -25,6 +25,7 @@ from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.dispatch import Dispatcher
 from rso.engine.intake_loop import IntakeLoop
+from rso.engine.notify_loop import run_notifications
 from rso.engine.outbox import run_outbox
 from rso.engine.reconcile import reconcile
 from rso.engine.settle import run_settle
@@ -152,6 +153,7 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
             intake.run(stop),
             run_settle(engine, stop),
             run_outbox(engine, owner, stop),
+            run_notifications(engine, owner, stop),
             Dispatcher(engine, owner).run(stop),
             _keep_snapshot(engine, stop),
         ]

@@ -20,6 +20,7 @@ __all__ = [
     "Database",
     "Document",
     "Intake",
+    "Notify",
     "Settings",
     "Site",
     "Web",
@@ -68,6 +69,14 @@ class Web(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on")] = 8080
 
 
+class Notify(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[notify]``."""
+
+    language: Annotated[str, Meta(description="language of messages: en, de")] = "en"
+    templates: Annotated[str, Meta(description="folder of your own templates; empty: RSO's")] = ""
+    expire_hours: Annotated[float, Meta(gt=0, description="an older message is not sent")] = 12.0
+
+
 class Document(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -76,6 +85,7 @@ class Document(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     archive: Archive = Archive()
     intake: Intake = Intake()
     web: Web = Web()
+    notify: Notify = Notify()
     plugins: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,6 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     database: Database
     intake: Intake
     web: Web
+    notify: Notify
     data_dir: Path
     archive_dir: Path
     plugins: dict[str, dict[str, Any]]
@@ -129,6 +140,7 @@ def load_settings(path: Path | None = None) -> Settings:
         database=Database(url=_database_url(document.database.url, folder)),
         intake=document.intake,
         web=document.web,
+        notify=_notify(document.notify, folder),
         data_dir=data_dir,
         archive_dir=data_dir / _archive_folder(document.archive.url, file),
         plugins=document.plugins,
@@ -140,6 +152,12 @@ def _database_url(url: str, folder: Path) -> str:
     if url.startswith("sqlite:"):
         return f"sqlite:{folder / url.removeprefix('sqlite:')}"
     return url
+
+
+def _notify(section: Notify, folder: Path) -> Notify:
+    if not section.templates:
+        return section
+    return msgspec.structs.replace(section, templates=str(folder / section.templates))
 
 
 def _archive_folder(url: str, file: Path) -> str:

@@ -342,10 +342,14 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Notifier(ABC):
-    """Carries notifications on one channel."""
+    """Carries notifications on one channel.
+
+    ``follows`` says that the provider can be asked later what became of a message.
+    """
 
     name: ClassVar[str]
     config_type: ClassVar[type[Struct]]
+    follows: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -358,6 +362,22 @@ class Notifier(ABC):
             TransientTransportError: Try again later.
             PermanentTransportError: This address or message will never work.
         """
+
+    async def follow(self, ticket: str) -> str:  # noqa: ARG002  (a follower reads it)
+        """Say what became of a message: ``delivered``, ``failed``, or empty while it is open.
+
+        Args:
+            ticket: What ``send`` returned.
+        """
+        return ""
+
+    def check_address(self, address: str) -> str:
+        """The address as the channel writes it.
+
+        Raises:
+            ConfigError: It cannot be one of this channel.
+        """
+        return address.strip()
 
     @abstractmethod
     async def health(self) -> Health:

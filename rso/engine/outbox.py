@@ -15,6 +15,7 @@ import structlog
 
 from rso.core.delivery import backoff
 from rso.engine.context import Engine
+from rso.engine.notify import notify_event
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.exams import exam_by_id, now
 
@@ -111,6 +112,9 @@ async def _deliver(engine: Engine, owner: str, row: dict[str, Any]) -> None:
             log.warning("plugin failed in hook", plugin=name, hook_name=row["event"])
         else:
             history[name] = "done"
+    if history.get("rso") != "done":
+        await notify_event(engine, row["event"], exam)
+        history["rso"] = "done"
     done = all(result == "done" for result in history.values())
     attempts = row["attempts"] + 1
     await engine.ledger.execute(

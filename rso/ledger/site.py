@@ -1,5 +1,6 @@
 """Facilities, sources, radiologists, destinations and people: loaded, exported, listed."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,9 +8,11 @@ import msgspec
 from msgspec import structs
 
 from rso.core.errors import ConfigError
+from rso.core.notifying import EVENTS, parse_quiet
 from rso.core.source import check_sources
 from rso.core.transport import Kind, Source
 from rso.ledger import tables
+from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.people import hash_password, upsert_user
 from rso.ledger.site_document import (
@@ -104,22 +107,44 @@ async def _load_radiologist(ledger: Ledger, entry: RadiologistEntry) -> None:
 async def _load_contacts(
     ledger: Ledger, kind: str, owner: str, contacts: Sequence[ContactEntry]
 ) -> None:
-    await ledger.insert_rows(
-        tables.Contact,
-        [
-            {
-                "id": new_id(),
-                "owner_kind": kind,
-                "owner": owner,
-                "channel": contact.channel,
-                "address": contact.address,
-                "verified_at": None,
-                "opted_out": False,
-            }
-            for contact in contacts
-        ],
-        on_conflict="nothing",
-    )
+    for position, contact in enumerate(contacts):
+        parse_quiet(contact.quiet, contact.timezone)
+        if unknown := sorted(set(contact.events) - set(EVENTS)):
+            raise ConfigError(f"contact of {owner}: no event is called {unknown[0]}")
+        wanted = {
+            "events": " ".join(contact.events),
+            "quiet": contact.quiet,
+            "timezone": contact.timezone,
+            "position": position,
+        }
+        # Who writes site.toml vouches for its addresses.
+        added = await ledger.insert_rows(
+            tables.Contact,
+            [
+                {
+                    "id": new_id(),
+                    "owner_kind": kind,
+                    "owner": owner,
+                    "channel": contact.channel,
+                    "address": contact.address,
+                    "verified_at": now(),
+                    "opted_out": False,
+                    "leave_key": secrets.token_urlsafe(24),
+                    **wanted,
+                }
+            ],
+            on_conflict="nothing",
+        )
+        if not added:
+            await ledger.execute(
+                "UPDATE contact SET events = ?, quiet = ?, timezone = ?, position = ?"
+                " WHERE owner_kind = ? AND owner = ? AND channel = ? AND address = ?",
+                *wanted.values(),
+                kind,
+                owner,
+                contact.channel,
+                contact.address,
+            )
 
 
 async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
@@ -283,11 +308,20 @@ async def export_site(ledger: Ledger) -> dict[str, Any]:
 
 async def _contacts(ledger: Ledger, kind: str, owner: str) -> list[ContactEntry]:
     rows = await ledger.fetch(
-        "SELECT channel, address FROM contact WHERE owner_kind = ? AND owner = ? ORDER BY id",
+        "SELECT * FROM contact WHERE owner_kind = ? AND owner = ? ORDER BY position, id",
         kind,
         owner,
     )
-    return [ContactEntry(channel=row["channel"], address=row["address"]) for row in rows]
+    return [
+        ContactEntry(
+            channel=row["channel"],
+            address=row["address"],
+            events=tuple(row["events"].split()),
+            quiet=row["quiet"],
+            timezone=row["timezone"],
+        )
+        for row in rows
+    ]
 
 
 async def _facility(ledger: Ledger, row: Mapping[str, Any]) -> FacilityEntry:

@@ -80,6 +80,9 @@ class ContactEntry(
 
     channel: str
     address: str
+    events: tuple[str, ...] = ()
+    quiet: str = ""
+    timezone: str = ""
 
 
 class DestinationEntry(

@@ -112,6 +112,14 @@ class Contact(Table, tablename="contact"):
     address = Varchar(254)
     verified_at = Timestamptz(null=True, default=None)
     opted_out = Boolean(default=False)
+    events = Varchar(300, default="")  # names with blanks between; empty: the role's
+    quiet = Varchar(16, default="")  # 22:00-07:00
+    timezone = Varchar(64, default="")
+    position = Integer(default=0)  # the first that works is used
+    code_hash = Varchar(64, default="")  # SHA-256 of the code that proves the address
+    code_until = Timestamptz(null=True, default=None)
+    code_tries = Integer(default=0)
+    leave_key = Varchar(64, default="")  # of the link that ends messages
 
 
 class Session(Table, tablename="web_session"):
@@ -295,6 +303,9 @@ class Outbox(Table, tablename="outbox"):
     event = Varchar(64)
     dedupe = Varchar(300)  # unique
     exam = UUID(null=True, default=None)
+    recipient = Varchar(254, default="")  # of a notification: email or radiologist's code
+    channel = Varchar(32, default="")
+    ticket = Varchar(200, default="")  # what the provider said
     payload = JSON(default="{}")
     state = Varchar(16, default="queued")  # queued | accepted | delivered | failed | done
     attempts = Integer(default=0)

@@ -7,10 +7,11 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["pacs", "peer"]
+__all__ = ["missing", "pacs", "peer"]
 
 
-def _missing(name: str) -> NoReturn:
+def missing(name: str) -> NoReturn:
+    """Skip for want of a peer, or fail where peers are required."""
     reason = f"{name} is not installed"
     if os.environ.get("RSO_REQUIRE_PEERS"):
         pytest.fail(reason)
@@ -23,7 +24,7 @@ def peer() -> Callable[[str], str]:
 
     def find(program: str) -> str:
         path = os.environ.get("PATH", "") + ":/usr/sbin"
-        return shutil.which(program, path=path) or _missing(program)
+        return shutil.which(program, path=path) or missing(program)
 
     return find
 

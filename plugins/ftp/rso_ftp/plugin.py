@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+
 from rso.plugins import (
     ConfigError,
     Health,

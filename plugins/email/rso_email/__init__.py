@@ -1,0 +1,1 @@
+"""RSO notifier: email, over Apprise."""

@@ -1,0 +1,60 @@
+"""The notifier: email through a mail server or any mail service that Apprise knows."""
+
+import re
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from rso.plugins import ConfigError, Health, Message, Notifier, Secret, hookimpl
+
+__all__ = ["Email", "EmailConfig", "rso_register_notifiers"]
+
+
+class EmailConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[plugins.email]``."""
+
+    url: Annotated[
+        Secret,
+        Meta(description="Apprise URL: mailtos://user:password@host:port?from=rso@example.org"),
+    ]
+
+
+class Email(Notifier):
+    """One email to one address, as HTML and as text."""
+
+    name = "email"
+    config_type = EmailConfig
+
+    def __init__(self, config: EmailConfig) -> None:
+        super().__init__(config)
+        url = config.url.reveal()
+        if url.startswith(("mailto:", "mailtos:")):
+            # So that nobody's absence notice answers a machine (RFC 3834).
+            url += ("&" if "?" in url else "?") + "+Auto-Submitted=auto-generated"
+        self._url = url
+
+    def check_address(self, address: str) -> str:
+        """One address, and nothing that a mail header could be made of."""
+        plain = address.strip()
+        if not re.fullmatch(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}", plain):
+            raise ConfigError("an email address is written as name@example.org")
+        return plain
+
+    async def send(self, message: Message) -> str:
+        """Hand it to the mail server; 550 and the like are final, 451 and the like are not."""
+        from rso.plugins.carrier import fill_address, hand_over  # noqa: PLC0415
+
+        url = fill_address(self._url, message.address)
+        return await hand_over(url, subject=message.subject, text=message.text, html=message.html)
+
+    async def health(self) -> Health:
+        """Whether the mail server answers."""
+        from rso.plugins.carrier import reach  # noqa: PLC0415
+
+        return await reach(self._url)
+
+
+@hookimpl
+def rso_register_notifiers() -> list[type[Notifier]]:
+    """Email."""
+    return [Email]

@@ -1,0 +1,1 @@
+"""RSO notifier: fax, over Apprise."""

@@ -1,0 +1,1 @@
+"""RSO notifier: SMS, over Apprise."""

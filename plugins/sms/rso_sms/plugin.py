@@ -1,0 +1,59 @@
+"""The notifier: SMS through any service that Apprise knows, and through Kannel."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from rso.plugins import Health, Message, Notifier, Secret, hookimpl
+
+__all__ = ["Sms", "SmsConfig", "rso_register_notifiers"]
+
+
+class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[plugins.sms]``."""
+
+    url: Annotated[
+        Secret,
+        Meta(description="Apprise URL of the service, {address} where the number belongs"),
+    ]
+
+
+class Sms(Notifier):
+    """One text message to one number."""
+
+    name = "sms"
+    config_type = SmsConfig
+
+    def __init__(self, config: SmsConfig) -> None:
+        # Apprise takes half a second to load, and most processes never send.
+        from rso.plugins.carrier import add_scheme  # noqa: PLC0415
+        from rso_sms.kannel import NotifyKannel  # noqa: PLC0415
+
+        super().__init__(config)
+        add_scheme(NotifyKannel, "kannel", "kannels")
+        self._url = config.url.reveal()
+
+    def check_address(self, address: str) -> str:
+        """A number as E.164 writes it."""
+        from rso.plugins.carrier import check_phone_number  # noqa: PLC0415
+
+        return check_phone_number(address)
+
+    async def send(self, message: Message) -> str:
+        """Hand the text over."""
+        from rso.plugins.carrier import fill_address, hand_over  # noqa: PLC0415
+
+        url = fill_address(self._url, message.address)
+        return await hand_over(url, subject="", text=message.text)
+
+    async def health(self) -> Health:
+        """Whether the service's host answers."""
+        from rso.plugins.carrier import reach  # noqa: PLC0415
+
+        return await reach(self._url)
+
+
+@hookimpl
+def rso_register_notifiers() -> list[type[Notifier]]:
+    """Text messages."""
+    return [Sms]

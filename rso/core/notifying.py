@@ -1,0 +1,150 @@
+"""Who is told what, and when: pure rules. A message says no more than it may.
+
+What a template may say is in ``Notice``, and there is no patient in it.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct
+
+from rso.core.errors import ConfigError
+
+__all__ = [
+    "EVENTS",
+    "Notice",
+    "QuietHours",
+    "breaks_quiet",
+    "fit_sms",
+    "is_gsm7",
+    "mask",
+    "parse_quiet",
+    "wants",
+]
+
+# Each event with the roles that are told unless a person says otherwise.
+EVENTS: dict[str, frozenset[str]] = {
+    "exam_created": frozenset({"technician"}),
+    "exam_matched": frozenset(),
+    "study_held": frozenset({"coordinator"}),
+    "delivery_failed": frozenset({"coordinator"}),
+    "exam_delivered": frozenset({"radiologist"}),
+    "manual": frozenset({"customer", "technician", "coordinator", "admin", "radiologist"}),
+}
+# These break quiet hours: somebody waits, or may be harmed.
+_URGENT_EVENTS = frozenset({"study_held", "delivery_failed"})
+
+_GSM7 = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+_GSM7_EXTENDED = frozenset("^{}\\[~]|€")
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """Everything a template may use.
+
+    Attributes:
+        tail: The exam number's last four characters.
+        exam_number: As people write it; for the sheet of a fax and for links.
+    """
+
+    event: str
+    site: str
+    link: str = ""
+    tail: str = ""
+    exam_number: str = ""
+    priority: str = ""
+    facility: str = ""
+    code: str = ""
+
+
+class QuietHours(Struct, frozen=True, kw_only=True):
+    """Hours of a person's day, by the clock on their wall; empty when ``begin == end``."""
+
+    begin: time
+    end: time
+    timezone: str = "UTC"
+
+    def until(self, at: datetime) -> datetime | None:
+        """When quiet hours that hold at ``at`` end (UTC); ``None`` outside of them."""
+        local = at.astimezone(ZoneInfo(self.timezone))
+        clock = local.time().replace(tzinfo=None)
+        if self.begin == self.end:
+            return None
+        if self.begin < self.end:
+            if not self.begin <= clock < self.end:
+                return None
+            day = local.date()
+        else:
+            if self.end <= clock < self.begin:
+                return None
+            day = local.date() + timedelta(days=1 if clock >= self.begin else 0)
+        ends = datetime.combine(day, self.end, ZoneInfo(self.timezone)).astimezone(UTC)
+        # In the hour that a clock change repeats, the wall shows the end twice.
+        return ends if ends > at else at + timedelta(minutes=1)
+
+
+def parse_quiet(text: str, timezone: str) -> QuietHours | None:
+    """Quiet hours as people write them: ``22:00-07:00``; ``None`` for none.
+
+    Raises:
+        ConfigError: Not written like that, or no such time zone.
+    """
+    if not text.strip():
+        return None
+    begin, _, end = text.partition("-")
+    try:
+        ZoneInfo(timezone or "UTC")
+        return QuietHours(
+            begin=time.fromisoformat(begin.strip()),
+            end=time.fromisoformat(end.strip()),
+            timezone=timezone or "UTC",
+        )
+    except (ValueError, ZoneInfoNotFoundError, OSError) as exc:
+        raise ConfigError(f"quiet hours are written as 22:00-07:00: {exc}") from exc
+
+
+def wants(role: str, event: str, chosen: Sequence[str], priority: str = "") -> bool:
+    """Whether a person of this role is told of an event; ``chosen`` replaces the default.
+
+    By default a radiologist hears of a delivery only when it is not routine.
+    """
+    if event == "manual":
+        return True
+    if chosen:
+        return event in chosen
+    if role == "radiologist" and priority not in {"stat", "urgent"}:
+        return False
+    return role in EVENTS.get(event, frozenset())
+
+
+def breaks_quiet(event: str, priority: str) -> bool:
+    """Whether it cannot wait for the morning."""
+    return event in _URGENT_EVENTS or priority == "stat"
+
+
+def is_gsm7(text: str) -> bool:
+    """Whether an SMS carries it in 7 bits a character (GSM 03.38)."""
+    return all(letter in _GSM7 or letter in _GSM7_EXTENDED for letter in text)
+
+
+def fit_sms(text: str) -> str:
+    """The text within one SMS: 160 characters of GSM 03.38, or 70 of anything else."""
+    most = 160 if is_gsm7(text) else 70
+    size = sum(2 if letter in _GSM7_EXTENDED and most == 160 else 1 for letter in text)
+    if size <= most:
+        return text
+    while size > most - 3:
+        size -= 2 if text[-1] in _GSM7_EXTENDED and most == 160 else 1
+        text = text[:-1]
+    return f"{text}..."
+
+
+def mask(address: str) -> str:
+    """An address that its owner recognises and nobody else learns."""
+    name, at, domain = address.partition("@")
+    if at:
+        return f"{name[:1]}***@{domain}"
+    return f"***{address[-3:]}"

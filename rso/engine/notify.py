@@ -1,0 +1,221 @@
+"""Telling people: a message to each of them is written down first, and sent from there.
+
+A message is sent at least once. It is sent twice only when the provider took it and RSO died
+before it could note that.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from rso.core.exam import Exam, Origin
+from rso.core.notifying import EVENTS, mask, wants
+from rso.engine.context import Engine
+from rso.ledger import Ledger, audit, new_id, tables
+from rso.ledger.contacts import people_of_facility, usable_contacts
+from rso.ledger.exams import now
+
+__all__ = ["exam_notifications", "notify_event", "notify_people", "reachable", "retry_notification"]
+
+_ROLES = ("customer", "technician", "coordinator", "admin")
+_ONE_PRESS_SECONDS = 30
+
+
+async def reachable(engine: Engine, facility: str) -> list[dict[str, Any]]:
+    """Technicians and coordinators of a facility with the channels that RSO can use for each."""
+    found = []
+    for person in await people_of_facility(engine.ledger, facility, ("technician", "coordinator")):
+        contacts = await usable_contacts(engine.ledger, "user", person["email"])
+        channels = [c["channel"] for c in contacts if c["channel"] in engine.plugins.notifiers]
+        if channels:
+            found.append(
+                {
+                    "email": person["email"],
+                    "name": person["name"] or person["email"],
+                    "role": person["role"],
+                    "channels": list(dict.fromkeys(channels)),
+                }
+            )
+    return found
+
+
+async def notify_event(engine: Engine, event: str, exam: Exam | None) -> int:
+    """Tell everybody who wants to hear of an event, each on the first channel that works."""
+    if event not in EVENTS or (event == "exam_created" and exam and exam.origin is Origin.IMAGES):
+        return 0
+    people: list[tuple[str, str, str]] = []
+    ledger = engine.ledger
+    if exam is not None:
+        people += [
+            ("user", person["email"], person["role"])
+            for person in await people_of_facility(ledger, exam.facility, _ROLES)
+        ]
+        people += [("radiologist", code, "radiologist") for code in await _readers(ledger, exam)]
+    else:
+        people += [
+            ("user", person["email"], person["role"])
+            for person in await people_of_facility(ledger, "", _ROLES)
+        ]
+    written = 0
+    for kind, owner, role in people:
+        contacts = [
+            contact
+            for contact in await usable_contacts(ledger, kind, owner)
+            if wants(role, event, contact["events"].split(), exam.priority.value if exam else "")
+        ]
+        if contacts:
+            about = exam.id if exam else "site"
+            dedupe = f"notify:{about}:{event}:{kind}:{owner}"
+            written += await _write(ledger, event, exam, contacts, dedupe=dedupe)
+    return written
+
+
+async def _readers(ledger: Ledger, exam: Exam) -> list[str]:
+    rows = await ledger.fetch(
+        "SELECT DISTINCT d.radiologist FROM delivery v JOIN destination d"
+        " ON d.code = v.destination WHERE v.exam = ?",
+        exam.id,
+    )
+    return [row["radiologist"] for row in rows]
+
+
+async def notify_people(
+    engine: Engine,
+    exam: Exam,
+    chosen: Mapping[str, Sequence[str]],
+    *,
+    actor: str,
+    note: str = "",
+) -> int:
+    """Tell chosen people of an exam, on each of the chosen channels.
+
+    The note stays in RSO, on the exam's page: it may say what a message must not.
+
+    Args:
+        engine: The engine.
+        exam: What it is about.
+        chosen: Channels by a person's email; people and channels out of reach are left out.
+        actor: Who asks for it.
+        note: In words, for those who sign in.
+
+    Returns:
+        How many messages were written; pressing twice within half a minute is once.
+    """
+    ledger = engine.ledger
+    within = {person["email"]: person for person in await reachable(engine, exam.facility)}
+    written = 0
+    async with ledger.transaction():
+        for email, channels in chosen.items():
+            if email not in within:
+                continue
+            contacts = await usable_contacts(ledger, "user", email)
+            for channel in dict.fromkeys(channels):
+                own = [c for c in contacts if c["channel"] == channel]
+                if not own or channel not in engine.plugins.notifiers:
+                    continue
+                press = int(now().timestamp()) // _ONE_PRESS_SECONDS
+                dedupe = f"notify:{exam.id}:manual:{email}:{channel}:{press}"
+                others = [c for c in contacts if c["channel"] not in channels]
+                written += await _write(
+                    ledger, "manual", exam, [*own[:1], *others], dedupe=dedupe, actor=actor
+                )
+        if written:
+            facts = {"people": ", ".join(sorted(chosen)), "messages": str(written)}
+            await audit.append(
+                ledger, actor=actor, action="people notified", facility=exam.facility,
+                exam=exam.number, facts=facts,
+            )  # fmt: skip
+            if note.strip():
+                await _keep_note(ledger, exam, actor, note.strip()[:2000])
+    return written
+
+
+async def _keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
+    rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
+    request: dict[str, Any] = msgspec.json.decode(rows[0]["request"] or "{}")
+    said = {"at": now().isoformat(), "by": actor, "note": note}
+    request["notes"] = [*request.get("notes", []), said][-50:]
+    await ledger.execute(
+        "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(request).decode(), exam.id
+    )
+
+
+async def _write(
+    ledger: Ledger,
+    event: str,
+    exam: Exam | None,
+    contacts: Sequence[Mapping[str, Any]],
+    *,
+    dedupe: str,
+    actor: str = "",
+) -> int:
+    at = now()
+    first = contacts[0]
+    payload = {
+        "contact": str(first["id"]),
+        "others": [str(contact["id"]) for contact in contacts[1:]],
+        "priority": exam.priority.value if exam else "",
+        "actor": actor,
+    }
+    return await ledger.insert_rows(
+        tables.Outbox,
+        [
+            {
+                "id": new_id(),
+                "kind": "notify",
+                "event": event,
+                "dedupe": dedupe,
+                "exam": exam.id if exam else None,
+                "recipient": first["owner"],
+                "channel": first["channel"],
+                "ticket": "",
+                "payload": msgspec.json.encode(payload).decode(),
+                "state": "queued",
+                "attempts": 0,
+                "history": "[]",
+                "next_at": at,
+                "lease_owner": "",
+                "lease_until": None,
+                "created_at": at,
+                "done_at": None,
+            }
+        ],
+        on_conflict="nothing",
+    )
+
+
+async def exam_notifications(
+    ledger: Ledger, exam_id: str | None = None, *, facilities: Sequence[str] | None = None,
+    limit: int = 200,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Messages, the newest first, with what became of each; of one exam, or of all."""
+    where, values = ("o.exam = ?", [exam_id]) if exam_id else ("1 = 1", [])
+    if facilities is not None:
+        marks = ",".join("?" * len(facilities)) or "''"
+        where, values = f"{where} AND e.facility IN ({marks})", [*values, *facilities]
+    rows = await ledger.fetch(
+        "SELECT o.*, e.number FROM outbox o LEFT JOIN exam e ON e.id = o.exam"  # noqa: S608
+        f" WHERE o.kind = 'notify' AND {where} ORDER BY o.created_at DESC, o.id DESC LIMIT ?",
+        *values,
+        limit,
+    )
+    return [{**row, "history": msgspec.json.decode(row["history"])} for row in rows]
+
+
+async def retry_notification(ledger: Ledger, outbox_id: str) -> None:
+    """Send a message that failed once more, from the start."""
+    at = now()
+    await ledger.execute(
+        "UPDATE outbox SET state = 'queued', attempts = 0, next_at = ?, created_at = ?,"
+        " done_at = NULL WHERE id = ? AND kind = 'notify' AND state = 'failed'",
+        at,
+        at + timedelta(0),
+        outbox_id,
+    )
+
+
+def said(channel: str, address: str, result: str) -> dict[str, str]:
+    """One line of a message's history; the address is masked."""
+    return {"at": now().isoformat(), "channel": channel, "to": mask(address), "result": result}

@@ -1,0 +1,214 @@
+"""Sending what was written down: quiet hours, retries, the next channel, and the end of it."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from rso.core.delivery import backoff
+from rso.core.errors import PermanentTransportError, RsoError, TransientTransportError
+from rso.core.notifying import breaks_quiet, parse_quiet
+from rso.core.transport import Notifier
+from rso.engine.context import Engine
+from rso.engine.notices import notice_of, write_message
+from rso.engine.notify import said
+from rso.ledger import audit
+from rso.ledger.exams import exam_by_id, now
+
+__all__ = ["open_notifiers", "run_notifications", "send_due"]
+
+log = structlog.get_logger(__name__)
+
+_LEASE_SECONDS = 120
+_IDLE_SECONDS = 1.0
+_SEND_SECONDS = 60.0
+_TRIES_PER_CHANNEL = 4
+_FOLLOW_SECONDS = 20.0
+_FOLLOW_HOURS = 24
+_AT_ONCE = 4
+Row = dict[str, Any]
+
+
+def open_notifiers(engine: Engine) -> dict[str, Notifier]:
+    """One notifier for each configured channel."""
+    return {name: kind(config) for name, (kind, config) in engine.plugins.notifiers.items()}
+
+
+async def run_notifications(engine: Engine, owner: str, stop: asyncio.Event) -> None:
+    """Send messages until ``stop`` is set."""
+    notifiers = open_notifiers(engine)
+    try:
+        while not stop.is_set():
+            if not await send_due(engine, owner, notifiers):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _IDLE_SECONDS)
+    finally:
+        for notifier in notifiers.values():
+            with contextlib.suppress(Exception):
+                await notifier.close()
+
+
+async def send_due(
+    engine: Engine, owner: str, notifiers: Mapping[str, Notifier], *, at: datetime | None = None
+) -> int:
+    """Send or follow what is due; returns how many messages were looked at."""
+    at = at or now()
+    skip = " FOR UPDATE SKIP LOCKED" if engine.ledger.kind == "postgres" else ""
+    rows = await engine.ledger.fetch(
+        "UPDATE outbox SET lease_owner = ?, lease_until = ? WHERE id IN ("  # noqa: S608
+        "SELECT id FROM outbox WHERE kind = 'notify' AND state IN ('queued', 'accepted')"
+        " AND done_at IS NULL AND next_at <= ? AND (lease_until IS NULL OR lease_until < ?)"
+        f" ORDER BY next_at, id LIMIT ?{skip}) RETURNING *",
+        owner,
+        at + timedelta(seconds=_LEASE_SECONDS),
+        at,
+        at,
+        _AT_ONCE,
+    )
+    async with asyncio.TaskGroup() as group:
+        for row in rows:
+            group.create_task(_handle(engine, owner, notifiers, row, at))
+    return len(rows)
+
+
+async def _handle(
+    engine: Engine, owner: str, notifiers: Mapping[str, Notifier], row: Row, at: datetime
+) -> None:
+    change = await (_follow if row["state"] == "accepted" else _send)(engine, notifiers, row, at)
+    columns = ", ".join(f"{name} = ?" for name in change)
+    async with engine.ledger.transaction():
+        await engine.ledger.execute(
+            f"UPDATE outbox SET {columns}, lease_owner = '', lease_until = NULL"  # noqa: S608
+            " WHERE id = ? AND lease_owner = ?",
+            *change.values(),
+            row["id"],
+            owner,
+        )
+        if change.get("state") == "failed":
+            exam = await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None
+            await audit.append(
+                engine.ledger, actor="rso", action="notification failed",
+                facility=exam.facility if exam else "", exam=exam.number if exam else "",
+                facts={"event": row["event"], "recipient": row["recipient"]},
+            )  # fmt: skip
+
+
+async def _contact(engine: Engine, contact_id: str) -> Row | None:
+    rows = await engine.ledger.fetch("SELECT * FROM contact WHERE id = ?", contact_id)
+    return rows[0] if rows else None
+
+
+async def _send(
+    engine: Engine, notifiers: Mapping[str, Notifier], row: Row, at: datetime
+) -> dict[str, Any]:
+    payload = msgspec.json.decode(row["payload"])
+    contact = await _contact(engine, payload["contact"])
+    if at - row["created_at"] > timedelta(hours=engine.settings.notify.expire_hours):
+        return _end(row, "failed", _history(row, contact, "too old to be sent"), at)
+    if contact is None or contact["opted_out"] or contact["verified_at"] is None:
+        return _next_channel(row, payload, "not reachable there any more", at, contact)
+    quiet = parse_quiet(contact["quiet"], contact["timezone"])
+    until = quiet.until(at) if quiet else None
+    if until is not None and not breaks_quiet(row["event"], payload["priority"]):
+        return {"next_at": until}
+    notifier = notifiers.get(contact["channel"])
+    if notifier is None:
+        return _next_channel(row, payload, "no plugin carries this channel", at, contact)
+    return await _try(engine, notifier, row, payload, contact, at)
+
+
+async def _try(
+    engine: Engine, notifier: Notifier, row: Row, payload: dict[str, Any], contact: Row,
+    at: datetime,
+) -> dict[str, Any]:  # fmt: skip
+    try:
+        ticket = await _hand_over(engine, notifier, row, contact)
+    except (TransientTransportError, TimeoutError) as exc:
+        attempts = row["attempts"] + 1
+        reason = str(exc) or "no answer in time"
+        if attempts % _TRIES_PER_CHANNEL == 0 and payload["others"]:
+            return _next_channel(row, payload, reason, at, contact)
+        history = _history(row, contact, f"not now: {reason}"[:200])
+        wait = timedelta(seconds=backoff(attempts))
+        return {"attempts": attempts, "history": history, "next_at": at + wait}
+    except Exception as exc:  # a plugin's own fault is this channel's, not the loop's
+        if not isinstance(exc, PermanentTransportError):
+            log.exception("notifier failed", channel=contact["channel"])
+        reason = str(exc) if isinstance(exc, RsoError) else type(exc).__name__
+        return _next_channel(row, payload, reason, at, contact)
+    return {
+        "state": "accepted",
+        "attempts": row["attempts"] + 1,
+        "ticket": ticket[:200],
+        "channel": contact["channel"],
+        "history": _history(row, contact, f"accepted: {ticket}"[:200]),
+        "next_at": at + timedelta(seconds=_FOLLOW_SECONDS),
+        "done_at": None if notifier.follows else at,
+    }
+
+
+async def _hand_over(engine: Engine, notifier: Notifier, row: Row, contact: Row) -> str:
+    exam = await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None
+    settings = engine.settings
+    message = write_message(
+        settings,
+        notice_of(settings, row["event"], exam),
+        channel=contact["channel"],
+        address=contact["address"],
+        key=str(row["id"]),
+        leave_link=f"{settings.base_url}/leave/{contact['leave_key']}",
+    )
+    async with asyncio.timeout(_SEND_SECONDS):
+        return await notifier.send(message)
+
+
+async def _follow(
+    engine: Engine, notifiers: Mapping[str, Notifier], row: Row, at: datetime
+) -> dict[str, Any]:
+    payload = msgspec.json.decode(row["payload"])
+    contact = await _contact(engine, payload["contact"])
+    notifier = notifiers.get(row["channel"])
+    if notifier is None or not notifier.follows or contact is None:
+        return {"done_at": at}
+    try:
+        async with asyncio.timeout(_SEND_SECONDS):
+            found = await notifier.follow(row["ticket"])
+    except (TransientTransportError, TimeoutError):
+        found = ""
+    if found == "delivered":
+        return _end(row, "delivered", _history(row, contact, "delivered"), at)
+    if found == "failed":
+        return _next_channel(row, payload, "the provider gave up", at, contact)
+    if at - row["created_at"] > timedelta(hours=_FOLLOW_HOURS):
+        return {"done_at": at}
+    return {"next_at": at + timedelta(seconds=_FOLLOW_SECONDS)}
+
+
+def _history(row: Row, contact: Row | None, result: str) -> str:
+    history = msgspec.json.decode(row["history"]) or []
+    channel, address = (contact["channel"], contact["address"]) if contact else ("", "")
+    return msgspec.json.encode([*history, said(channel, address, result)][-40:]).decode()
+
+
+def _end(row: Row, state: str, history: str, at: datetime) -> dict[str, Any]:
+    return {"state": state, "history": history, "done_at": at, "attempts": row["attempts"] + 1}
+
+
+def _next_channel(
+    row: Row, payload: dict[str, Any], reason: str, at: datetime, contact: Row | None
+) -> dict[str, Any]:
+    history = _history(row, contact, f"not there: {reason}"[:200])
+    if not payload["others"]:
+        return _end(row, "failed", history, at)
+    following = {**payload, "contact": payload["others"][0], "others": payload["others"][1:]}
+    return {
+        "state": "queued",
+        "attempts": 0,
+        "payload": msgspec.json.encode(following).decode(),
+        "history": history,
+        "next_at": at,
+    }
