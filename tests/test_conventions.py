@@ -82,6 +82,12 @@ def test_readme_tables_are_current() -> None:
     scu = (ROOT / "plugins" / "dicom_scu" / "README.md").read_text()
     from rso_ftp.config import FtpConfig  # noqa: PLC0415
 
+    from rso_email.plugin import EmailConfig  # noqa: PLC0415
+    from rso_fax.plugin import FaxConfig  # noqa: PLC0415
+    from rso_sms.plugin import SmsConfig  # noqa: PLC0415
+
+    for name, kind in (("email", EmailConfig), ("fax", FaxConfig), ("sms", SmsConfig)):
+        assert config_table(kind) in (ROOT / "plugins" / name / "README.md").read_text()
     assert config_table(FtpConfig) in (ROOT / "plugins" / "ftp" / "README.md").read_text()
     upload = (ROOT / "plugins" / "http_upload" / "README.md").read_text()
     assert config_table(HttpUploadConfig) in upload

@@ -17,7 +17,14 @@ from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.contacts import people_of_facility, usable_contacts
 from rso.ledger.exams import now
 
-__all__ = ["exam_notifications", "notify_event", "notify_people", "reachable", "retry_notification"]
+__all__ = [
+    "exam_notes",
+    "exam_notifications",
+    "notify_event",
+    "notify_people",
+    "reachable",
+    "retry_notification",
+]
 
 _ROLES = ("customer", "technician", "coordinator", "admin")
 _ONE_PRESS_SECONDS = 30
@@ -140,6 +147,13 @@ async def _keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
     await ledger.execute(
         "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(request).decode(), exam.id
     )
+
+
+async def exam_notes(ledger: Ledger, exam: Exam) -> list[dict[str, str]]:
+    """What people wrote for those they told, the newest first."""
+    rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
+    notes: list[dict[str, str]] = msgspec.json.decode(rows[0]["request"] or "{}").get("notes", [])
+    return notes[::-1]
 
 
 async def _write(

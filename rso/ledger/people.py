@@ -27,6 +27,7 @@ __all__ = [
     "hash_password",
     "revoke_token",
     "sign_in",
+    "too_many",
     "upsert_user",
 ]
 
@@ -120,16 +121,29 @@ async def upsert_user(
     )
 
 
+async def _recent(ledger: Ledger, subject: str) -> int:
+    rows = await ledger.fetch(
+        "SELECT count(*) AS n FROM login_attempt WHERE subject = ? AND at > ?",
+        subject,
+        now() - _WINDOW,
+    )
+    return int(rows[0]["n"])
+
+
+async def too_many(ledger: Ledger, subject: str, most: int = 5) -> bool:
+    """Count one more of something that costs, and say whether it is too much for a minute."""
+    if await _recent(ledger, subject) >= most:
+        return True
+    row = {"id": new_id(), "subject": subject[:300], "at": now()}
+    await ledger.insert_rows(tables.Login, [row])
+    return False
+
+
 async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Person | str:
     """The person, or in words why not; ten failures a minute lock account and address."""
     email = email.strip().lower()[:254]
-    for subject in (f"account:{email}", f"address:{address}"):
-        rows = await ledger.fetch(
-            "SELECT count(*) AS n FROM login_attempt WHERE subject = ? AND at > ?",
-            subject,
-            now() - _WINDOW,
-        )
-        if rows[0]["n"] >= _MOST_FAILURES * (1 if subject.startswith("account") else 5):
+    for subject, most in ((f"account:{email}", 1), (f"address:{address}", 5)):
+        if await _recent(ledger, subject) >= _MOST_FAILURES * most:
             return "Too many attempts. Please wait a minute."
     found = await ledger.fetch("SELECT * FROM user_account WHERE email = ? AND NOT disabled", email)
     if await verify_password(password, found[0]["password_hash"] if found else ""):

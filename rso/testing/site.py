@@ -54,6 +54,17 @@ email = "tech@example.org"
 role = "technician"
 facilities = ["NORTH"]
 password = "a good password"
+contacts = [
+  {{ channel = "sms", address = "+12025550100" }},
+  {{ channel = "email", address = "tech@example.org" }},
+  {{ channel = "fax", address = "+12025550101" }},
+]
+
+[[user]]
+email = "customer@example.org"
+role = "customer"
+facilities = ["NORTH"]
+password = "a good password"
 
 [[user]]
 email = "south@example.org"

@@ -16,6 +16,7 @@ from rso.engine.delivery_control import pause_destination, retry_delivery
 from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, complete_exam, create_exam, find_exam
 from rso.engine.holds import create_from_hold, reject_hold, release_hold, show_hold
+from rso.engine.notify import exam_notes, exam_notifications, notify_people, reachable
 from rso.ledger.deliveries import deliveries_of
 from rso.ledger.holds import find_holds
 from rso.ledger.lists import (
@@ -29,17 +30,12 @@ from rso.ledger.people import create_session, end_session, sign_in
 from rso.ledger.studies import studies_by_ids
 from rso.web.auth import COOKIE, Identity, checked_form, current, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
+from rso.web.notifying import chosen_people
+from rso.web.page import page
 
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
-
-
-def _page(request: Ask, template: str, me: Identity | None, **context: Any) -> Template:
-    return Template(
-        template,
-        context={"me": me, "site": engine_of(request).settings.site.name, **context},
-    )
 
 
 @get("/sign-in")
@@ -47,7 +43,7 @@ async def sign_in_page(request: Ask) -> Response[Any]:
     """The form to sign in."""
     if await current(request):
         return Redirect("/")
-    return _page(request, "sign_in.html", None, problem="", email="")
+    return page(request, "sign_in.html", None, problem="", email="")
 
 
 @post("/sign-in", status_code=200)
@@ -59,9 +55,9 @@ async def sign_in_now(request: Ask) -> Response[Any]:
     email = form.get("email", "")
     found = await sign_in(engine.ledger, email, form.get("password", ""), address)
     if isinstance(found, str):
-        page = _page(request, "sign_in.html", None, problem=found, email=email)
-        page.status_code = 401
-        return page
+        shown = page(request, "sign_in.html", None, problem=found, email=email)
+        shown.status_code = 401
+        return shown
     secret = await create_session(engine.ledger, found)
     secure = engine.settings.base_url.startswith("https:")
     cookie = Cookie(
@@ -89,7 +85,7 @@ async def exam_list(request: Ask) -> Template:
     me = await signed_in(request)
     holds = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
     rows = await _rows(request, me, "")
-    return _page(request, "exams.html", me, rows=rows, holds=holds, search="")
+    return page(request, "exams.html", me, rows=rows, holds=holds, search="")
 
 
 @post("/exams/rows", status_code=200)
@@ -100,7 +96,7 @@ async def exam_rows(request: Ask) -> Template:
     search = form.get("search", "")
     rows = await _rows(request, me, search)
     holds = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
-    return _page(request, "exam_rows.html", me, rows=rows, holds=holds, search=search)
+    return page(request, "exam_rows.html", me, rows=rows, holds=holds, search=search)
 
 
 @get("/exams/new")
@@ -109,7 +105,19 @@ async def new_exam(request: Ask) -> Template:
     me = await signed_in(request)
     me.require("customer", "technician", "coordinator")
     facilities = await facilities_of(engine_of(request).ledger, me.person.facilities)
-    return _page(request, "new.html", me, facilities=facilities, form={}, problems={})
+    return page(
+        request, "new.html", me, facilities=facilities, form={}, problems={},
+        reachable=await _reachable(request, facilities),
+    )  # fmt: skip
+
+
+async def _reachable(request: Ask, facilities: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Everybody who can be told, of all the facilities that the form offers."""
+    found: dict[str, dict[str, Any]] = {}
+    for facility in facilities[:20]:
+        for person in await reachable(engine_of(request), facility["code"]):
+            found[person["email"]] = person
+    return list(found.values())
 
 
 def _problems(form: dict[str, str], codes: set[str]) -> dict[str, str]:
@@ -141,9 +149,12 @@ async def make_exam(request: Ask) -> Response[Any]:
     facilities = await facilities_of(engine.ledger, me.person.facilities)
     problems = _problems(form, {f["code"] for f in facilities})
     if problems:
-        page = _page(request, "new.html", me, facilities=facilities, form=form, problems=problems)
-        page.status_code = 422
-        return page
+        shown = page(
+            request, "new.html", me, facilities=facilities, form=form, problems=problems,
+            reachable=await _reachable(request, facilities),
+        )  # fmt: skip
+        shown.status_code = 422
+        return shown
     parts = [form.get(name, "").replace("^", " ") for name in ("family", "given", "middle")]
     priority = form.get("priority", "routine")
     exam = await create_exam(
@@ -162,6 +173,9 @@ async def make_exam(request: Ask) -> Response[Any]:
         request={name: form[name] for name in _REQUEST_FIELDS if form.get(name)},
         actor=me.person.email,
     )
+    await notify_people(
+        engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
+    )
     return Redirect(f"/exams/{exam.number}/created", status_code=303)
 
 
@@ -170,7 +184,7 @@ async def created(request: Ask, number: FromPath[str]) -> Template:
     """The exam number, large."""
     me = await signed_in(request)
     exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
-    return _page(
+    return page(
         request,
         "created.html",
         me,
@@ -187,7 +201,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
-    return _page(
+    return page(
         request,
         "exam.html",
         me,
@@ -196,6 +210,9 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         view=await view_exam(ledger, exam),
         instances=await exam_instances(ledger, exam),
         audit=await recent_audit(ledger, exam.number),
+        reachable=await reachable(engine_of(request), exam.facility),
+        notifications=await exam_notifications(ledger, exam.id),
+        notes=await exam_notes(ledger, exam),
     )
 
 
@@ -224,7 +241,7 @@ async def hold_list(request: Ask) -> Template:
     """What waits for a person."""
     me = await signed_in(request)
     holds = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
-    return _page(request, "holds.html", me, holds=holds)
+    return page(request, "holds.html", me, holds=holds)
 
 
 async def _hold_page(request: Ask, me: Identity, hold_id: str, problem: str = "") -> Template:
@@ -238,7 +255,7 @@ async def _hold_page(request: Ask, me: Identity, hold_id: str, problem: str = ""
         except ExamError:
             continue
         suspects.append({"exam": exam, "shown": format_number(exam.number)})
-    return _page(
+    return page(
         request, "hold.html", me, hold=hold, study=study, suspects=suspects, problem=problem
     )
 
@@ -285,7 +302,7 @@ async def delivery_page(request: Ask) -> Template:
     me = await signed_in(request)
     me.require("coordinator", "auditor")
     found = await destinations(engine_of(request).ledger)
-    return _page(request, "deliveries.html", me, destinations=found)
+    return page(request, "deliveries.html", me, destinations=found)
 
 
 @post("/deliveries/{code:str}", status_code=303)

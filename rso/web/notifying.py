@@ -1,0 +1,224 @@
+"""Telling people: from an exam, one's own contacts, what became of messages, and leaving."""
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath, JSONBody
+from litestar.response import Redirect, Template
+from msgspec import Struct
+
+from rso.core.errors import ConfigError, TransportError
+from rso.core.notifying import EVENTS, mask, parse_quiet
+from rso.engine.exams import find_exam
+from rso.engine.notices import notice_of, write_message
+from rso.engine.notify import (
+    exam_notifications,
+    notify_people,
+    reachable,
+    retry_notification,
+)
+from rso.ledger.contacts import (
+    add_contact,
+    confirm_contact,
+    contacts_of,
+    leave,
+    owner_of_leave_key,
+    remove_contact,
+    save_preferences,
+)
+from rso.ledger.people import too_many
+from rso.web.auth import Identity, checked_form, engine_of, signed_in
+from rso.web.page import page
+
+__all__ = ["HANDLERS", "chosen_people"]
+
+Ask = Request[Any, Any, Any]
+_SENDERS = ("customer", "technician", "coordinator")
+
+
+def chosen_people(form: dict[str, str]) -> dict[str, list[str]]:
+    """Channels by person from the boxes ``notify:EMAIL:CHANNEL`` of a form."""
+    chosen: dict[str, list[str]] = {}
+    for name in form:
+        if name.startswith("notify:"):
+            email, _, channel = name.removeprefix("notify:").rpartition(":")
+            chosen.setdefault(email, []).append(channel)
+    return chosen
+
+
+@post("/exams/{number:str}/notify", status_code=303)
+async def notify_form(request: Ask, number: FromPath[str]) -> Redirect:
+    """Tell the ticked people of this exam."""
+    me = await signed_in(request)
+    me.require(*_SENDERS)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    form = await checked_form(request)
+    await notify_people(
+        engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
+    )
+    return Redirect(f"/exams/{exam.number}#notifications", status_code=303)
+
+
+class People(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom to tell: channels by email."""
+
+    people: dict[str, list[str]]
+    note: str = ""
+
+
+@post("/api/exams/{number:str}/notifications", status_code=200)
+async def api_notify(request: Ask, number: FromPath[str], data: JSONBody[People]) -> dict[str, int]:
+    """Tell people of an exam; those out of reach are left out of the count."""
+    me = await signed_in(request)
+    me.require(*_SENDERS)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    written = await notify_people(engine, exam, data.people, actor=me.person.email, note=data.note)
+    return {"messages": written}
+
+
+@get("/api/exams/{number:str}/notifications")
+async def api_notifications(request: Ask, number: FromPath[str]) -> dict[str, Any]:
+    """What became of an exam's messages, and who can be told."""
+    me = await signed_in(request)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    rows = await exam_notifications(engine.ledger, exam.id)
+    shown = ("event", "recipient", "channel", "state", "history")
+    return {
+        "notifications": [{name: row[name] for name in shown} for row in rows],
+        "reachable": await reachable(engine, exam.facility),
+    }
+
+
+@get("/me")
+async def my_contacts(request: Ask) -> Template:
+    """Where and of what I am told."""
+    return await _mine(request, await signed_in(request))
+
+
+async def _mine(request: Ask, me: Identity, problem: str = "") -> Template:
+    engine = engine_of(request)
+    made = page(
+        request,
+        "me.html",
+        me,
+        contacts=await contacts_of(engine.ledger, me.person.email),
+        channels=sorted(engine.plugins.notifiers),
+        events=[event for event in EVENTS if event != "manual"],
+        problem=problem,
+    )
+    if problem:
+        made.status_code = 422
+    return made
+
+
+@post("/me/contacts", status_code=200)
+async def add_mine(request: Ask) -> Response[Any]:
+    """Add an address; a code goes there, and comes back by hand."""
+    me = await signed_in(request)
+    form = await checked_form(request)
+    engine = engine_of(request)
+    channel = form.get("channel", "")
+    if channel not in engine.plugins.notifiers:
+        return await _mine(request, me, "Choose a channel.")
+    if await too_many(engine.ledger, f"code:{me.person.email}"):
+        return await _mine(request, me, "Too many codes; please wait a minute.")
+    kind, config = engine.plugins.notifiers[channel]
+    notifier = kind(config)
+    try:
+        address = notifier.check_address(form.get("address", ""))
+        code = await add_contact(engine.ledger, me.person.email, channel, address)
+        notice = notice_of(engine.settings, "verify", None, code=code)
+        message = write_message(
+            engine.settings, notice, channel=channel, address=address, key=f"verify:{code}"
+        )
+        await notifier.send(message)
+    except (ConfigError, TransportError) as exc:
+        return await _mine(request, me, f"{exc}".capitalize() + ".")
+    finally:
+        await notifier.close()
+    return Redirect("/me", status_code=303)
+
+
+@post("/me/contacts/{contact:str}/{action:str}", status_code=200)
+async def change_mine(request: Ask, contact: FromPath[str], action: FromPath[str]) -> Response[Any]:
+    """Confirm an address by its code, change what it is told, or remove it."""
+    me = await signed_in(request)
+    form = await checked_form(request)
+    ledger = engine_of(request).ledger
+    owner = me.person.email
+    if not any(str(row["id"]) == contact for row in await contacts_of(ledger, owner)):
+        raise NotFoundException("no such contact")
+    if action == "confirm":
+        if not await confirm_contact(ledger, owner, contact, form.get("code", "")):
+            return await _mine(request, me, "The code is wrong or too old.")
+    elif action == "save":
+        quiet, timezone = form.get("quiet", ""), form.get("timezone", "")
+        try:
+            parse_quiet(quiet, timezone)
+        except ConfigError as exc:
+            return await _mine(request, me, f"{exc}".capitalize() + ".")
+        events = " ".join(event for event in EVENTS if form.get(f"event:{event}"))
+        await save_preferences(
+            ledger, owner, contact, events=events, quiet=quiet, timezone=timezone
+        )
+    elif action == "remove":
+        await remove_contact(ledger, owner, contact)
+    else:
+        raise NotFoundException("no such action")
+    return Redirect("/me", status_code=303)
+
+
+@get("/notifications")
+async def all_messages(request: Ask) -> Template:
+    """What became of every message."""
+    me = await signed_in(request)
+    me.require("coordinator", "auditor")
+    rows = await exam_notifications(engine_of(request).ledger, facilities=me.person.facilities)
+    return page(request, "notifications.html", me, rows=rows)
+
+
+@post("/notifications/{message:str}", status_code=303)
+async def retry_message(request: Ask, message: FromPath[str]) -> Redirect:
+    """Send a message that failed again."""
+    me = await signed_in(request)
+    me.require("coordinator")
+    ledger = engine_of(request).ledger
+    rows = await exam_notifications(ledger, facilities=me.person.facilities, limit=1000)
+    if any(str(row["id"]) == message for row in rows):
+        await retry_notification(ledger, message)
+    return Redirect("/notifications", status_code=303)
+
+
+@get("/leave/{key:str}")
+async def leave_page(request: Ask, key: FromPath[str]) -> Template:
+    """Ask before nothing more is sent; a mail scanner that follows links changes nothing."""
+    found = await owner_of_leave_key(engine_of(request).ledger, key)
+    if found is None:
+        raise NotFoundException("this link is no longer known")
+    return page(request, "leave.html", None, address=mask(found["address"]), key=key, done=False)
+
+
+@post("/leave/{key:str}", status_code=200)
+async def leave_now(request: Ask, key: FromPath[str]) -> Template:
+    """Send nothing more to this address."""
+    if not await leave(engine_of(request).ledger, key):
+        raise NotFoundException("this link is no longer known")
+    return page(request, "leave.html", None, address="", key=key, done=True)
+
+
+HANDLERS = [
+    notify_form,
+    api_notify,
+    api_notifications,
+    my_contacts,
+    add_mine,
+    change_mine,
+    all_messages,
+    retry_message,
+    leave_page,
+    leave_now,
+]

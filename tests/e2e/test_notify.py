@@ -1,0 +1,186 @@
+"""From the form to three real providers: Kannel, a mail server, HylaFAX; and back after a kill."""
+
+import re
+import time
+from collections.abc import Iterator
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from aiosmtpd.controller import Controller
+
+from rso.testing.hylafax import HylafaxServer
+from rso.testing.kannel import KannelServer
+from rso.testing.pacs import Pacs
+from rso.testing.site import Site, free_port, wait_for
+
+SECRET = "SENTINEL"
+
+
+class Post:
+    """Keeps every mail."""
+
+    def __init__(self) -> None:
+        self.mails: list[Any] = []
+
+    async def handle_DATA(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any
+    ) -> str:
+        """Take it."""
+        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
+        return "250 Kept"
+
+
+class Peers:
+    """All three, running."""
+
+    def __init__(self) -> None:
+        self.kannel, self.fax, self.post = KannelServer(), HylafaxServer(), Post()
+        self.mail = Controller(self.post, hostname="127.0.0.1", port=free_port())
+
+    def settings(self) -> list[str]:
+        """For rso.toml."""
+        return [
+            f'plugins.sms.url="kannel://rso:secret@127.0.0.1:{self.kannel.port}/{{address}}"',
+            f'plugins.email.url="mailto://127.0.0.1:{self.mail.port}?from=rso@example.org"',
+            f'plugins.fax.url="hylafax://rso@127.0.0.1:{self.fax.port}/{{address}}"',
+        ]
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    """Started, and stopped."""
+    made = Peers()
+    made.kannel.start()
+    made.fax.start()
+    made.mail.start()
+    yield made
+    made.mail.stop()
+    made.fax.stop()
+    made.kannel.stop()
+
+
+@pytest.fixture
+def told(peers: Peers, tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
+    """A running RSO that uses them."""
+    made = Site(tmp_path, pacs.port, *peers.settings())
+    made.start()
+    yield made
+    assert made.stop() == 0
+
+
+def sign_in(site: Site, email: str) -> tuple[requests.Session, str]:
+    """A browser's session, and its base address."""
+    base = f"http://127.0.0.1:{site.web}"
+    session = requests.Session()
+    session.post(f"{base}/sign-in", {"email": email, "password": "a good password"}, timeout=20)
+    return session, base
+
+
+def test_a_stat_request_reaches_all_three(told: Site, peers: Peers) -> None:
+    """Ticked on the form: SMS, email and fax are there within ten seconds, and name nobody."""
+    session, base = sign_in(told, "customer@example.org")
+    with session:
+        form = session.get(f"{base}/exams/new", timeout=20).text
+        csrf = re.search(r'name="_csrf" value="([^"]+)"', form)
+        assert csrf is not None
+        assert "notify:tech@example.org:fax" in form
+        sent = session.post(
+            f"{base}/exams/new",
+            {
+                "_csrf": csrf[1], "facility": "NORTH", "family": SECRET, "given": "JANE",
+                "birth_date": "1970-01-31", "indication": f"{SECRET} fell", "priority": "stat",
+                "priority_reason": SECRET, "note": f"{SECRET} waits in room 2",
+                "notify:tech@example.org:sms": "on", "notify:tech@example.org:email": "on",
+                "notify:tech@example.org:fax": "on",
+            },
+            timeout=20,
+        )  # fmt: skip
+        began = time.monotonic()
+        number = sent.url.split("/")[-2]
+        assert len(number) == 10
+        wait_for(
+            lambda: (
+                "+12025550100" in peers.kannel.arrived()
+                and peers.post.mails
+                and "+12025550101" in peers.fax.numbers()
+            ),
+            20,
+        )
+        assert time.monotonic() - began < 10
+        mail = str(peers.post.mails[0])
+        for said in (mail, peers.kannel.arrived(), (told.folder / "rso.log").read_text()):
+            assert SECRET not in said
+        assert f"http://127.0.0.1:{told.web}/exams/{number}" in mail
+        page = session.get(f"{base}/exams/{number}", timeout=20).text
+        assert f"{SECRET} waits in room 2" in page
+        assert "accepted" in page
+        rows = told.rso("notify", "list", number, "--json")["notifications"]
+        assert {r["channel"] for r in rows if r["state"] == "accepted"} == {"sms", "email", "fax"}
+    technician, _ = sign_in(told, "tech@example.org")
+    with technician:
+        assert number in technician.get(f"{base}/", timeout=20).text.replace("-", "")
+
+
+def test_contacts_are_added_by_code(told: Site, peers: Peers) -> None:
+    """In the browser: the code arrives there, a wrong one is refused, the right one counts."""
+    session, base = sign_in(told, "customer@example.org")
+    with session:
+        csrf = re.search(
+            r'name="_csrf" value="([^"]+)"', session.get(f"{base}/me", timeout=20).text
+        )
+        assert csrf is not None
+        form = {"_csrf": csrf[1], "channel": "email", "address": "me@example.org"}
+        page = session.post(f"{base}/me/contacts", form, timeout=20).text
+        contact = re.search(r"/me/contacts/([0-9a-f-]+)/confirm", page)
+        code = re.search(r"(\d{6}) is your code", str(peers.post.mails[0]))
+        assert contact is not None
+        assert code is not None
+        url = f"{base}/me/contacts/{contact[1]}/confirm"
+        wrong = session.post(url, {"_csrf": csrf[1], "code": "000000x"}, timeout=20)
+        assert wrong.status_code == 422
+        right = session.post(url, {"_csrf": csrf[1], "code": code[1]}, timeout=20).text
+        assert "Quiet hours" in right
+        broken = session.post(
+            f"{base}/me/contacts", {**form, "address": "a@b\r\nBcc: c@d"}, timeout=20
+        )
+        assert broken.status_code == 422
+        other, _ = sign_in(told, "tech@example.org")
+        with other:
+            stolen = other.post(f"{base}/me/contacts/{contact[1]}/remove", timeout=20)
+            assert stolen.status_code in {403, 404}
+
+
+def test_kill_loses_no_message(told: Site, peers: Peers) -> None:
+    """Kill -9 of the worker in the middle of forty messages: each arrives at least once."""
+    numbers = []
+    for _ in range(4):
+        made = told.rso("exam", "create", "--facility", "NORTH", "--patient-name", "A^B", "--json")
+        numbers.append(made["exam_number"])
+    for number in numbers:
+        told.rso("notify", "send", number, "--person", "tech@example.org:email")
+        told.kill("work")
+        time.sleep(0.3)
+
+    def mailed() -> set[str]:
+        return {n for n in numbers if any(n in str(mail) for mail in peers.post.mails)}
+
+    # A message that was under way waits for its lease to end.
+    wait_for(lambda: mailed() == set(numbers), 150)
+    assert len(peers.post.mails) <= 2 * len(numbers)
+
+
+def test_a_channel_can_be_tried(told: Site, peers: Peers) -> None:
+    """From the command line, with an answer or a reason."""
+    assert told.rso("notify", "test", "sms", "+12025550123", "--json")["said"] == "accepted"
+    wait_for(lambda: "+12025550123" in peers.kannel.arrived())
+    wrong = told.run("notify", "test", "sms", "12345")
+    assert wrong.returncode == 1
+    assert "country's code" in wrong.stderr
+    assert told.run("notify", "test", "pigeon", "x").returncode == 1
+    checks = {c["name"]: c["ok"] for c in told.rso("check", "--json")["checks"]}
+    assert checks["notifier sms"]
+    assert checks["notifier email"]
+    assert checks["notifier fax"]
