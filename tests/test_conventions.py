@@ -80,10 +80,9 @@ def test_readme_tables_are_current() -> None:
 
     scp = (ROOT / "plugins" / "dicom_scp" / "README.md").read_text()
     scu = (ROOT / "plugins" / "dicom_scu" / "README.md").read_text()
-    from rso_ftp.config import FtpConfig  # noqa: PLC0415
-
     from rso_email.plugin import EmailConfig  # noqa: PLC0415
     from rso_fax.plugin import FaxConfig  # noqa: PLC0415
+    from rso_ftp.config import FtpConfig  # noqa: PLC0415
     from rso_sms.plugin import SmsConfig  # noqa: PLC0415
 
     for name, kind in (("email", EmailConfig), ("fax", FaxConfig), ("sms", SmsConfig)):

@@ -24,9 +24,9 @@ __all__ = [
 ]
 
 # Each event with the roles that are told unless a person says otherwise.
-EVENTS: dict[str, frozenset[str]] = {
+EVENTS = {
     "exam_created": frozenset({"technician"}),
-    "exam_matched": frozenset(),
+    "exam_matched": frozenset[str](),
     "study_held": frozenset({"coordinator"}),
     "delivery_failed": frozenset({"coordinator"}),
     "exam_delivered": frozenset({"radiologist"}),
@@ -117,7 +117,7 @@ def wants(role: str, event: str, chosen: Sequence[str], priority: str = "") -> b
         return event in chosen
     if role == "radiologist" and priority not in {"stat", "urgent"}:
         return False
-    return role in EVENTS.get(event, frozenset())
+    return role in EVENTS.get(event, frozenset[str]())
 
 
 def breaks_quiet(event: str, priority: str) -> bool:
