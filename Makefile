@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(CURDIR)/.venv-uv/bin/uv)
 PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && { command -v $$p; break; }; done)
-PEERS := curl:curl dcmtk:storescu hylafax-server:faxq kannel:bearerbox kannel-extras:/usr/lib/kannel/test/fakesmsc lftp:lftp poppler-utils:pdftoppm zbar-tools:zbarimg orthanc:Orthanc postgresql:pg_ctlcluster strace:strace
+PEERS := chromium:chromium curl:curl dcmtk:storescu hylafax-server:faxq kannel:bearerbox kannel-extras:/usr/lib/kannel/test/fakesmsc lftp:lftp poppler-utils:pdftoppm zbar-tools:zbarimg orthanc:Orthanc postgresql:pg_ctlcluster strace:strace
 
 .PHONY: help venv peers test check demo proof bench lock clean
 

@@ -70,7 +70,8 @@ async def notify_event(engine: Engine, event: str, exam: Exam | None) -> int:
         contacts = [
             contact
             for contact in await usable_contacts(ledger, kind, owner)
-            if wants(role, event, contact["events"].split(), exam.priority.value if exam else "")
+            if contact["channel"] in engine.plugins.notifiers
+            and wants(role, event, contact["events"].split(), exam.priority.value if exam else "")
         ]
         if contacts:
             about = exam.id if exam else "site"

@@ -213,6 +213,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         reachable=await reachable(engine_of(request), exam.facility),
         notifications=await exam_notifications(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
+        can_upload="http_upload" in request.app.state.receivers,
     )
 
 

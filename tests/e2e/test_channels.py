@@ -13,49 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
 
-from rso.dicom.part10 import read_file_meta
 from rso.testing.modality import send_files
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
+from rso.testing.study import delivered, make_study, missing
 
 PASSWORD = "north's password"
-
-
-def make_study(source: Path, folder: Path, count: int, **changes: str) -> list[Path]:
-    """A Study of so many instances in nested folders, made from one real CT slice."""
-    dataset = pydicom.dcmread(source)
-    for name, value in {"StudyInstanceUID": generate_uid(), **changes}.items():
-        setattr(dataset, name, value)
-    pixels = bytearray(dataset.PixelData)
-    files = []
-    for index in range(count):
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset.InstanceNumber = index + 1
-        pixels[:4] = index.to_bytes(4, "little")
-        dataset.PixelData = bytes(pixels)
-        file = folder / f"S{index % 3}" / f"I{index:04}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(file)
-        files.append(file)
-    return files
-
-
-def missing(pacs: Pacs, files: list[Path]) -> int:
-    """How many of the files the PACS has not, byte for byte after the file meta."""
-    got = pacs.by_uid()
-    count = 0
-    for file in files:
-        data = file.read_bytes()
-        meta = read_file_meta(data[: 1 << 17])
-        received = got.get(meta.sop_instance_uid)
-        count += received is None or received.dataset != data[meta.dataset_offset :]
-    return count
 
 
 def mirror(peer: Callable[[str], str], site: Site, folder: Path, *options: str) -> list[str]:
@@ -81,18 +48,6 @@ def run(command: list[str]) -> None:
     """Run a client that has to succeed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-
-
-def delivered(site: Site, number: str, count: int) -> dict[str, Any]:
-    """The exam once n of n instances are acknowledged by its PACS."""
-
-    def found() -> dict[str, Any] | None:
-        exam: dict[str, Any] = site.rso("exam", "show", number, "--json")
-        done = exam["deliveries"] and exam["deliveries"][0]["acknowledged"] == count
-        return exam if done and exam["instances"] == count else None
-
-    exam: dict[str, Any] = wait_for(found, 90)
-    return exam
 
 
 @pytest.fixture

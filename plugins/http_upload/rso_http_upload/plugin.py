@@ -16,7 +16,7 @@ def rso_register_receivers() -> list[type[Receiver]]:
 
 @hookimpl
 def rso_register_routes() -> list[Any]:
-    """STOW-RS, manifests and pieces."""
-    from rso_http_upload import stow, uploads  # noqa: PLC0415  (only the web process needs them)
+    """STOW-RS, manifests and pieces, and the upload page."""
+    from rso_http_upload import page, stow, uploads  # noqa: PLC0415  (only the web needs them)
 
-    return [*stow.HANDLERS, *uploads.HANDLERS]
+    return [*stow.HANDLERS, *uploads.HANDLERS, *page.HANDLERS]

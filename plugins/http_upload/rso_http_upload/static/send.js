@@ -1,0 +1,152 @@
+// Sending: what is there already is not sent, what fails is tried again, what is large goes in pieces.
+const GROUP_FILES = 20;
+const GROUP_BYTES = 16 * 2 ** 20;
+const LARGE = 64 * 2 ** 20;
+const PIECE = 16 * 2 ** 20;
+const PARALLEL = 3;
+const PAUSES = [1, 2, 4, 8, 15, 30];
+
+const sleep = (seconds) => new Promise((done) => { setTimeout(done, seconds * 1000); });
+
+class Lost extends Error {}
+
+export class Sender {
+  // hooks: moved(file, bytes), state(file, word, reason), lost(seconds or null)
+  constructor(number, csrf, hooks) {
+    this.base = `/api/exams/${number}`;
+    this.csrf = csrf;
+    this.hooks = hooks;
+    this.stopped = false;
+  }
+
+  request(method, path, body, headers, progress) {
+    return new Promise((done, failed) => {
+      const asked = new XMLHttpRequest();
+      asked.open(method, this.base + path);
+      asked.setRequestHeader("X-CSRF-Token", this.csrf);
+      asked.setRequestHeader("Accept", "application/json");
+      for (const [name, value] of Object.entries(headers)) asked.setRequestHeader(name, value);
+      if (progress) asked.upload.onprogress = (event) => progress(event.loaded);
+      asked.timeout = 300000;
+      asked.onerror = asked.ontimeout = asked.onabort = () => failed(new Lost("the connection was lost"));
+      asked.onload = () => {
+        let answer = {};
+        try { answer = JSON.parse(asked.responseText || "{}"); } catch { /* an answer of a proxy */ }
+        if ([502, 503, 504, 507].includes(asked.status)) failed(new Lost(answer.detail || `answer ${asked.status}`));
+        else done({ status: asked.status, answer });
+      };
+      asked.send(body);
+    });
+  }
+
+  // As request, again and again while the line or RSO is away.
+  async persist(method, path, body, headers, progress) {
+    for (let turn = 0; ; turn += 1) {
+      try {
+        const found = await this.request(method, path, body, headers, progress);
+        this.hooks.lost(null);
+        return found;
+      } catch (error) {
+        if (!(error instanceof Lost) || this.stopped) throw error;
+        const pause = PAUSES[Math.min(turn, PAUSES.length - 1)];
+        this.hooks.lost(pause);
+        await Promise.race([sleep(pause), new Promise((back) => { window.addEventListener("online", back, { once: true }); })]);
+      }
+    }
+  }
+
+  async manifest(files, complete) {
+    const body = JSON.stringify({
+      instances: files.map((file) => file.uid), complete,
+      files: files.filter((file) => file.size > LARGE).map((file) => ({ sop_instance_uid: file.uid, size: file.size })),
+    });
+    const { status, answer } = await this.persist("POST", "/uploads", body, { "Content-Type": "application/json" });
+    if (status !== 200) throw new Error(answer.detail || `RSO answered ${status}`);
+    return answer;
+  }
+
+  async run(files) {
+    const { kept, offsets } = await this.manifest(files, false);
+    const there = new Set(kept);
+    const wanted = [];
+    for (const file of files) {
+      if (there.has(file.uid)) { this.hooks.moved(file, file.size); this.hooks.state(file, "stored", "was there already"); }
+      else wanted.push(file);
+    }
+    const jobs = this.jobs(wanted, offsets);
+    await Promise.all(Array.from({ length: PARALLEL }, async () => {
+      for (let job = jobs.shift(); job && !this.stopped; job = jobs.shift()) await job();
+    }));
+    if (files.every((file) => file.state === "stored")) await this.manifest(files, true);
+  }
+
+  jobs(files, offsets) {
+    const jobs = [];
+    let group = [], size = 0;
+    const close = () => { if (group.length) { const these = group; jobs.push(() => this.group(these)); } group = []; size = 0; };
+    for (const file of files) {
+      if (file.size > LARGE) { jobs.push(() => this.pieces(file, offsets[file.uid] || 0)); continue; }
+      if (group.length >= GROUP_FILES || size + file.size > GROUP_BYTES) close();
+      group.push(file);
+      size += file.size;
+    }
+    close();
+    return jobs;
+  }
+
+  async group(files) {
+    const boundary = `RSO${crypto.getRandomValues(new Uint32Array(4)).join("")}`;
+    const parts = [], ready = [];
+    for (const file of files) {
+      try {
+        parts.push(`--${boundary}\r\nContent-Type: application/dicom\r\n\r\n`, await file.blob(), "\r\n");
+        ready.push(file);
+        this.hooks.state(file, "sending", "");
+      } catch (error) {
+        this.hooks.state(file, "failed", `cannot be read: ${error.message}`);
+      }
+    }
+    if (!ready.length) return;
+    parts.push(`--${boundary}--\r\n`);
+    const kind = `multipart/related; type="application/dicom"; boundary=${boundary}`;
+    const total = ready.reduce((sum, file) => sum + file.size, 0);
+    const progress = (sent) => { for (const file of ready) this.hooks.moved(file, file.size * Math.min(sent / total, 1) * 0.99); };
+    try {
+      const { status, answer } = await this.persist("POST", "/studies", new Blob(parts), { "Content-Type": kind }, progress);
+      this.settle(ready, status, answer);
+    } catch (error) {
+      for (const file of ready) this.hooks.state(file, "failed", error.message);
+    }
+  }
+
+  settle(files, status, answer) {
+    const uids = (tag) => new Set((answer[tag]?.Value || []).map((item) => item["00081155"]?.Value?.[0]));
+    const stored = uids("00081199");
+    const reason = (answer.reasons || []).join("; ") || answer.detail || `RSO answered ${status}`;
+    for (const file of files) {
+      if (stored.has(file.uid)) { this.hooks.moved(file, file.size); this.hooks.state(file, "stored", ""); }
+      else { this.hooks.moved(file, 0); this.hooks.state(file, "failed", reason); }
+    }
+  }
+
+  async pieces(file, offset) {
+    this.hooks.state(file, "sending", "");
+    try {
+      const blob = await file.blob();
+      for (;;) {
+        const begin = offset;
+        const headers = { "Upload-Offset": String(begin), "Upload-Length": String(file.size), "Content-Type": "application/octet-stream" };
+        const { status, answer } = await this.persist("PATCH", `/uploads/${file.uid}`, blob.slice(begin, begin + PIECE), headers,
+          (sent) => this.hooks.moved(file, (begin + sent) * 0.99));
+        if (status === 200 && answer.stored) break;
+        if (answer.offset === undefined) throw new Error(answer.detail || `RSO answered ${status}`);
+        offset = answer.offset;
+      }
+      this.hooks.moved(file, file.size);
+      this.hooks.state(file, "stored", "");
+    } catch (error) {
+      this.hooks.moved(file, 0);
+      this.hooks.state(file, "failed", error.message);
+    }
+  }
+}

@@ -1,0 +1,128 @@
+"""What people see and do, in a real browser."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from rso.testing.pacs import Pacs
+from rso.testing.site import Site
+from rso.testing.study import delivered, make_study, missing
+
+
+@pytest.fixture
+def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield made
+        made.close()
+
+
+def signed_in(browser: Browser, site: Site, email: str = "tech@example.org") -> Page:
+    """A page of a person; any error of a script fails the test."""
+    page = browser.new_context().new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
+    page.goto(f"http://127.0.0.1:{site.web}/sign-in")
+    page.fill("[name=email]", email)
+    page.fill("[name=password]", "a good password")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"http://127.0.0.1:{site.web}/")
+    return page
+
+
+def make_exam(site: Site, **who: str) -> str:
+    """An exam's number."""
+    words = [word for name, value in who.items() for word in (f"--{name.replace('_', '-')}", value)]
+    made: dict[str, Any] = site.rso("exam", "create", "--facility", "NORTH", *words, "--json")
+    return str(made["exam_number"])
+
+
+def test_upload_page(
+    site: Site, browser: Browser, samples: Path, tmp_path: Path, pacs: Pacs
+) -> None:
+    """300 files in nested folders, another patient among them, the line lost and found again."""
+    folder = tmp_path / "cd"
+    who = {"PatientName": "DOE^JANE", "PatientBirthDate": "19700131"}
+    number = make_exam(site, patient_name="Doe^Jane", birth_date="1970-01-31")
+    files = make_study(samples / "CT_small.dcm", folder, 300, **who, PatientID="OWN-1")
+    make_study(samples / "CT_small.dcm", folder / "other", 3, PatientName="ROE^RICHARD")
+    (folder / "readme.txt").write_text("not an image")
+    page = signed_in(browser, site)
+    page.goto(f"http://127.0.0.1:{site.web}/exams/{number}")
+    page.click("text=Upload images")
+    page.set_input_files("#folder", str(folder))
+    expect(page.locator("#said")).to_contain_text("303 images found", timeout=30_000)
+    expect(page.locator("#said")).to_contain_text("1 not DICOM")
+    expect(page.locator("#warning")).to_contain_text("2 patients")
+    expect(page.locator("#groups")).to_contain_text("name differs from the exam's")
+    expect(page.locator("#start")).to_have_text("Send 300 images")
+    # The line is lost on the way.
+    context = page.context
+    page.click("#start")
+    expect(page.locator("#numbers")).to_contain_text("of 300 stored safely")
+    context.set_offline(True)
+    expect(page.locator("#lost-line")).to_be_visible(timeout=20_000)
+    context.set_offline(False)
+    expect(page.locator("#receipt")).to_contain_text("300 of 300 stored safely", timeout=60_000)
+    exam = delivered(site, number, 300)
+    assert exam["status"] in {"settled", "delivered"}
+    assert missing(pacs, files) == 0
+    assert not any("ROE" in str(e) for e in site.exams())
+    # A reload, and the folder again: nothing is sent twice.
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    page.set_input_files("#folder", str(folder))
+    expect(page.locator("#start")).to_have_text("Send 300 images", timeout=30_000)
+    page.keyboard.press("Tab")
+    page.locator("#start").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#receipt")).to_contain_text("300 of 300 stored safely", timeout=30_000)
+    assert not any(url.endswith("/studies") for url in asked)
+    page.click("#files summary")
+    expect(page.locator("#rows")).to_contain_text("was there already")
+
+
+def test_upload_of_a_zip_and_a_large_file(
+    site: Site, browser: Browser, samples: Path, tmp_path: Path, pacs: Pacs
+) -> None:
+    """A ZIP is opened in the browser; what is large goes in pieces."""
+    number = make_exam(site, patient_name="Doe^Jane")
+    files = make_study(samples / "CT_small.dcm", tmp_path / "cd", 5, PatientName="DOE^JANE")
+    packed = shutil.make_archive(str(tmp_path / "cd"), "zip", tmp_path / "cd")
+    big = pydicom.dcmread(make_study(samples / "CT_small.dcm", tmp_path / "big", 1,
+                                     PatientName="DOE^JANE")[0])  # fmt: skip
+    big.Rows, big.Columns, big.NumberOfFrames = 1024, 1024, 40
+    big.PixelData = bytes(80 << 20)
+    big.save_as(tmp_path / "big.dcm")
+    page = signed_in(browser, site)
+    page.goto(f"http://127.0.0.1:{site.web}/exams/{number}/upload")
+    page.set_input_files("#pick", [packed, str(tmp_path / "big.dcm")])
+    expect(page.locator("#said")).to_contain_text("6 images found", timeout=30_000)
+    page.click("#start")
+    expect(page.locator("#receipt")).to_contain_text("6 of 6 stored safely", timeout=60_000)
+    delivered(site, number, 6)
+    assert missing(pacs, [*files, tmp_path / "big.dcm"]) == 0
+
+
+def test_request_and_list(site: Site, browser: Browser) -> None:
+    """A customer asks for an exam; the technician's list shows it without a reload."""
+    technician = signed_in(browser, site)
+    customer = signed_in(browser, site, "customer@example.org")
+    customer.click("text=New exam")
+    customer.fill("[name=family]", "DOE")
+    customer.fill("[name=indication]", "pain")
+    customer.select_option("[name=priority]", "stat")
+    customer.click("text=Create exam")
+    expect(customer.locator("main")).to_contain_text("A STAT exam needs a reason")
+    customer.fill("[name=priority_reason]", "fell")
+    customer.click("text=Create exam")
+    number = customer.locator("#number").inner_text()
+    expect(technician.locator("main")).to_contain_text(number, timeout=10_000)
