@@ -8,7 +8,14 @@ from rso.core.names import search_key
 from rso.core.number import looks_like_number
 from rso.ledger.ledger import Ledger
 
-__all__ = ["active_exams", "destinations", "exam_instances", "facilities_of", "recent_audit"]
+__all__ = [
+    "active_exams",
+    "destinations",
+    "exam_instances",
+    "facilities_of",
+    "recent_audit",
+    "released_to",
+]
 
 _ACTIVE = "('requested', 'receiving', 'settled', 'delivered')"
 
@@ -70,6 +77,15 @@ async def destinations(ledger: Ledger) -> list[dict[str, Any]]:
         " AND i.state = 'pending') AS waiting, (SELECT count(*) FROM delivery_item i"
         " WHERE i.destination = d.code AND i.state = 'stopped') AS stopped"
         " FROM destination d ORDER BY d.code"
+    )
+
+
+async def released_to(ledger: Ledger, exam: Exam) -> list[dict[str, Any]]:
+    """The holds that a person let join an exam; each can be recalled."""
+    return await ledger.fetch(
+        "SELECT id, reason, resolved_by, resolution, resolved_at FROM hold WHERE exam = ?"
+        " AND state IN ('released', 'created') ORDER BY resolved_at",
+        exam.id,
     )
 
 

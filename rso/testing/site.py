@@ -61,6 +61,16 @@ contacts = [
 ]
 
 [[user]]
+email = "first@example.org"
+role = "coordinator"
+password = "a good password"
+
+[[user]]
+email = "second@example.org"
+role = "coordinator"
+password = "a good password"
+
+[[user]]
 email = "customer@example.org"
 role = "customer"
 facilities = ["NORTH"]

@@ -15,7 +15,13 @@ from rso.core.number import format_number
 from rso.engine.delivery_control import pause_destination, retry_delivery
 from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, complete_exam, create_exam, find_exam
-from rso.engine.holds import create_from_hold, reject_hold, release_hold, show_hold
+from rso.engine.holds import (
+    create_from_hold,
+    recall_hold,
+    reject_hold,
+    release_hold,
+    show_hold,
+)
 from rso.engine.notify import exam_notes, exam_notifications, notify_people, reachable
 from rso.ledger.deliveries import deliveries_of
 from rso.ledger.holds import find_holds
@@ -25,6 +31,7 @@ from rso.ledger.lists import (
     exam_instances,
     facilities_of,
     recent_audit,
+    released_to,
 )
 from rso.ledger.people import create_session, end_session, sign_in
 from rso.ledger.studies import studies_by_ids
@@ -213,6 +220,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         reachable=await reachable(engine_of(request), exam.facility),
         notifications=await exam_notifications(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
+        released=await released_to(ledger, exam),
         can_upload="http_upload" in request.app.state.receivers,
     )
 
@@ -269,7 +277,7 @@ async def hold_page(request: Ask, hold_id: FromPath[str]) -> Template:
 
 @post("/holds/{hold_id:str}", status_code=200)
 async def decide_hold(request: Ask, hold_id: FromPath[str]) -> Response[Any]:
-    """Release to an exam, make an exam of it, or reject."""
+    """Release to an exam, make an exam of it, reject, or take a release back."""
     me = await signed_in(request)
     me.require("coordinator")
     form = await checked_form(request)
@@ -292,6 +300,8 @@ async def decide_hold(request: Ask, hold_id: FromPath[str]) -> Response[Any]:
             )
     elif form.get("decision") == "create":
         await create_from_hold(engine, hold_id, **asked)
+    elif form.get("decision") == "recall":
+        await recall_hold(engine, hold_id, **asked)
     else:
         await reject_hold(engine, hold_id, **asked)
     return Redirect("/holds", status_code=303)

@@ -1,11 +1,13 @@
 """The two processes, from outside: real commands, real associations, real files."""
 
 import http.client
+import json
 import socket
 import subprocess
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -377,3 +379,54 @@ def test_stow_answers_as_the_standard_says(site: Site, samples: Path) -> None:
     assert stow([good], "multipart/form-data") == 415
     assert stow([good], end=False) == 400
     assert stow([]) == 400
+
+
+def api(site: Site, email: str, path: str, body: dict[str, str] | None = None) -> tuple[int, Any]:
+    """Status and JSON of a call with a person's token."""
+    token = site.rso("token", "create", "--user", email, "--json")["token"]
+    connection = http.client.HTTPConnection("127.0.0.1", site.web, timeout=20)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    method, data = ("POST", json.dumps(body)) if body is not None else ("GET", None)
+    connection.request(method, path, data, headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    return answer.status, json.loads(text)
+
+
+def test_two_people_release_and_one_recalls(
+    site: Site, samples: Path, tmp_path: Path, pacs: Pacs
+) -> None:
+    """Name and birth date differ: the same person twice is one; recalled, sending stops."""
+    who = {"PatientName": "ROE^RICHARD", "PatientBirthDate": "19800101"}
+    number = site.rso("exam", "create", "--facility", "NORTH", "--patient-name", "DOE^JANE",
+                      "--birth-date", "1970-01-31", "--json")["exam_number"]  # fmt: skip
+    send(
+        site, "NORTHCT", variant(samples / "CT_small.dcm", tmp_path / "1", PatientID=number, **who)
+    )
+    hold = wait_for(site.holds)[0]
+    path = f"/api/holds/{hold['id']}"
+    status, shown = api(site, "first@example.org", path)
+    assert status == 200
+    assert shown["evidence"]["explanation"]
+    assert api(site, "south@example.org", path)[0] in {404, 409}
+    ruling = {"exam": number, "reason": "the wrong patient was chosen at the modality"}
+    assert api(site, "tech@example.org", f"{path}/release", ruling)[0] == 403
+    for _ in range(2):
+        assert api(site, "first@example.org", f"{path}/release", ruling)[0] == 202
+    assert not pacs.received
+    status, said = api(site, "second@example.org", f"{path}/release", ruling)
+    assert (status, said["state"]) == (200, "released")
+    wait_for(lambda: site.exams()[0]["status"] == "delivered")
+    assert b"DOE^JANE" in next(iter(pacs.by_uid().values())).dataset
+    status, said = api(site, "first@example.org", f"{path}/recall", {"reason": "it was not her"})
+    assert (status, said["state"], said["sent"]) == (200, "recalled", 1)
+    assert site.exams()[0]["instances"] == 0
+    again = wait_for(site.holds)[0]
+    assert again["reason"] == "recalled"
+    assert (
+        api(site, "first@example.org", f"/api/holds/{again['id']}/reject", {"reason": "x"})[0]
+        == 200
+    )
+    assert not site.holds()
+    assert site.run("audit", "verify").returncode == 0
