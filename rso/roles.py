@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 import structlog
+import uvloop
 
 from rso.core.errors import ConfigError, RsoError
 from rso.core.transport import Connection, Receiver, ReceiverContext, Source
@@ -242,7 +243,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.stdout = sys.stderr  # the pipe carries reports only
     configure_logs(role=f"{role}-{index}")
     try:
-        asyncio.run(_run(role, int(index), load_settings(Path(path)), stdout))
+        uvloop.run(_run(role, int(index), load_settings(Path(path)), stdout))
     except ConfigError as exc:
         log.error("cannot start", reason=str(exc))
         return 2

@@ -20,7 +20,7 @@ _HASHER = PasswordHasher()
 _NOBODY = _HASHER.hash(secrets.token_hex(8))
 # 64 MB and a tenth of a second each; a crowd of guesses waits in line.
 _AT_ONCE = threading.BoundedSemaphore(2)
-_PERMISSIONS = frozenset("elafmwT")
+_PERMISSIONS = frozenset("elafmwMT")
 
 
 class Accounts:

@@ -1,7 +1,9 @@
 """The conversation: pyftpdlib's handlers, with RSO's rules for what a reply means."""
 
+import contextlib
 import hashlib
 import logging
+import socket
 import sys
 import threading
 from datetime import UTC, datetime
@@ -52,10 +54,20 @@ class Shared(Struct, frozen=True, kw_only=True):
     uploads: Uploads
 
 
+_QUICKACK = getattr(socket, "TCP_QUICKACK", 12)
+
+
 class _Receiving:
     """A data channel that replies only when what it received is kept."""
 
     _settled = False
+
+    def recv(self: Any, buffer_size: int) -> bytes:
+        # A client with Nagle's algorithm on waits with its last segment for our acknowledgement.
+        with contextlib.suppress(OSError, AttributeError):
+            self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        data: bytes = super().recv(buffer_size)  # type: ignore[misc]
+        return data
 
     def handle_close(self: Any) -> None:
         # TLS may report the end twice: once for its own, once for the connection's.
@@ -270,6 +282,9 @@ class _Server(ThreadedFTPServer):  # type: ignore[misc]
 def _tls_context(certificate: Path, key: Path) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    # TLS 1.3 sends session tickets after the handshake. An uploading client never reads them,
+    # so closing its socket resets the connection, and what we had not read yet would be lost.
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM")
     context.use_certificate_chain_file(str(certificate))

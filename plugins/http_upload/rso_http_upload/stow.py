@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
 _SPACE_STEP = 64 << 20
+_PARTS_AT_ONCE = 6
 
 
 @post("/dicomweb/studies", status_code=200, request_max_body_size=None)
@@ -85,20 +85,21 @@ async def _receive_parts(
         raise HTTPException("the boundary is missing", status_code=400)
     config = receiver.config
     parser = _Related(boundary, max_segment_count=config.most_parts, max_header_count=16)
-    results: list[Result] = []
+    keeping = _Keeping()
     try:
-        async for result in _parts(request, parser, batch, study, config.most_bytes):
-            results.append(result)
+        await _read_parts(request, parser, batch, study, config.most_bytes, keeping)
+        return store_response(await keeping.results())
     except multipart.ParserLimitReached as exc:
         raise HTTPException(f"too much in one request: {exc}", status_code=413) from exc
     except multipart.ParserError as exc:
         raise HTTPException(f"the multipart body is broken: {exc}", status_code=400) from exc
-    return store_response(results)
+    finally:
+        await keeping.settle()
 
 
-async def _parts(
-    request: Ask, parser: Any, batch: Batch, study: str, most: int
-) -> AsyncIterator[Result]:
+async def _read_parts(
+    request: Ask, parser: Any, batch: Batch, study: str, most: int, keeping: "_Keeping"
+) -> None:
     part: Part | None = None
     size = 0
     try:
@@ -111,7 +112,7 @@ async def _parts(
                     part = Part(batch, study)
                 elif event is None:
                     assert part is not None
-                    yield await part.finish()
+                    await keeping.add(part)
                     part = None
                 elif event:
                     assert part is not None
@@ -120,6 +121,29 @@ async def _parts(
     finally:
         if part is not None:
             part.abort()
+
+
+class _Keeping:
+    """Parts that wait for the disk while the next ones are read: they share its syncs."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[Result]] = []
+        self._room = asyncio.Semaphore(_PARTS_AT_ONCE)
+
+    async def add(self, part: Part) -> None:
+        """Keep a whole part; waits when too many do."""
+        await self._room.acquire()
+        task = asyncio.create_task(part.finish())
+        task.add_done_callback(lambda _: self._room.release())
+        self._tasks.append(task)
+
+    async def results(self) -> list[Result]:
+        """What became of each, in order."""
+        return list(await asyncio.gather(*self._tasks))
+
+    async def settle(self) -> None:
+        """Wait for all, also after an error."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 class _Related(multipart.PushMultipartParser):  # type: ignore[misc]
