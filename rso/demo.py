@@ -1,10 +1,12 @@
 """``rso demo``: both processes, on this machine, with real images, from nothing."""
 
 import contextlib
+import ftplib
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,7 @@ issuer_of_patient_id = "NORTH"
 sources = [
   {{ channel = "dicom_scp", identity = "NORTHCT", kind = "technician", networks = ["127.0.0.0/8"] }},
   {{ channel = "dicom_scp", identity = "NORTHPACS", kind = "integration", networks = ["127.0.0.0/8"] }},
+  {{ channel = "ftp", identity = "north", kind = "technician", password = "{password}" }},
 ]
 radiologists = [ {{ code = "READER" }} ]
 
@@ -80,7 +83,8 @@ class _Demo:
         self.folder, self.console = folder, console
         self.config = folder / "site" / "rso.toml"
         self.pacs = Pacs()
-        self.dicom, self.web = _free_port(), _free_port()
+        self.dicom, self.web, self.ftp = _free_port(), _free_port(), _free_port()
+        self.password = ""
         self.rows: list[tuple[str, str, int, set[str]]] = []
         self.sent: set[str] = set()
 
@@ -138,13 +142,42 @@ class _Demo:
             called_ae_title="RSO",
         )  # fmt: skip
         kept = [uid for uid, status in answers.items() if status == 0]
+        self.note(step, ae_title, files, len(kept), held=held)
+
+    def note(
+        self, step: str, source: str, files: Sequence[Path], kept: int, *, held: bool = False
+    ) -> None:
+        heads = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
         if not held:
-            self.sent.update(kept)
-        studies = {str(pydicom.dcmread(f, stop_before_pixels=True).StudyInstanceUID) for f in files}
-        self.rows.append((step, ae_title, len(kept), studies))
-        self.console.print(f"{len(kept)} of {len(files)} acknowledged")
-        if len(kept) != len(files):
+            self.sent.update(str(head.SOPInstanceUID) for head in heads)
+        self.rows.append((step, source, kept, {str(head.StudyInstanceUID) for head in heads}))
+        self.console.print(f"{kept} of {len(files)} acknowledged")
+        if kept != len(files):
             raise RsoError(f"{step}: some instances were refused")
+
+    def upload_ftp(self, step: str, files: Sequence[Path]) -> None:
+        self.console.print(f"  {step} … ", end="")
+        # The demo's certificate is signed by RSO itself.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        kept = 0
+        with ftplib.FTP_TLS(context=context, timeout=30) as ftp:  # noqa: S321
+            ftp.connect("127.0.0.1", self.ftp)
+            ftp.login("north", self.password)
+            ftp.prot_p()
+            for file in files:
+                with file.open("rb") as stream:
+                    kept += ftp.storbinary(f"STOR {file.name}", stream).startswith("226")
+        self.note(step, "ftp: north", files, kept)
+
+    def upload_http(self, step: str, number: str, files: Sequence[Path]) -> None:
+        self.console.print(f"  {step} … ", end="")
+        token = self.rso("token", "create", "--user", "tech@example.org")["token"]
+        report = self.rso(
+            "send", number, *map(str, files), "--token", token,
+            "--url", f"http://127.0.0.1:{self.web}",
+        )  # fmt: skip
+        self.note(step, "http: tech@example.org", files, report["stored"])
 
     def settle(self, exams: int, holds: int) -> bool:
         """Wait until so many exams are delivered and so many holds are open."""
@@ -167,8 +200,11 @@ class _Demo:
             "--patient-name", str(dataset.PatientName), "--patient-id", "N-1001",
         )["exam_number"]  # fmt: skip
         self.console.print(f"  exam requested: [bold]{format_number(created)}[/bold] (STAT)")
-        self.send("technician sends the stamped CT", "NORTHCT",
-                  self.stamped(ct, created, "full"))  # fmt: skip
+        half, quarter = len(ct) // 2, len(ct) // 4
+        stamped = self.stamped(ct[: half + quarter], created, "stamped")
+        self.send("technician sends half of the CT", "NORTHCT", stamped[:half])
+        self.upload_ftp("a part of it goes by FTPS", stamped[half:])
+        self.upload_http("the rest by HTTP, unstamped", created, ct[half + quarter :])
         first, second, *_ = _by_study(_series("98892003/MR1", "98892003/MR2", "98892003/MR700"))
         self.send("storage sends an unknown patient", "NORTHPACS", first[:1])
         self.send("the same Study goes on", "NORTHPACS", first[1:])
@@ -197,7 +233,7 @@ class _Demo:
 
     def report(self, *, delivered: bool) -> None:
         table = Table(title="What happened", header_style="bold")
-        for column in ("step", "from AE", "instances", "exam, and the row of the matching table"):
+        for column in ("step", "from", "instances", "exam, and the row of the matching table"):
             table.add_column(column)
         exams = Table(title="Exams", header_style="bold")
         for column in ("exam", "origin", "status", "at the PACS"):
@@ -227,15 +263,15 @@ def run_demo(*, stay: bool) -> int:
         demo = _Demo(Path(name), console)
         demo.pacs.start()
         try:
-            console.print(
-                "[bold]RSO demo[/bold]: a facility, two modalities, one radiologist's PACS"
-            )
+            console.print("[bold]RSO demo[/bold]: a facility, every way in, one radiologist's PACS")
             admin = demo.rso(
                 "init", str(demo.config.parent),
                 "--set", f"plugins.dicom_scp.port={demo.dicom}",
                 "--set", "plugins.dicom_scp.host=127.0.0.1",
+                "--set", f"plugins.ftp.port={demo.ftp}", "--set", "plugins.ftp.host=127.0.0.1",
                 "--set", f"web.port={demo.web}", "--set", "intake.settle_seconds=3",
             )["admin"]  # fmt: skip
+            demo.password = admin["password"]
             site = Path(name) / "site.toml"
             site.write_text(_SITE.format(pacs=demo.pacs.port, password=admin["password"]))
             demo.rso("load", str(site))
@@ -260,6 +296,7 @@ def _stay(console: Console, demo: _Demo, admin: dict[str, str]) -> None:
         f"  administrator  {admin['email']}\n  technician     tech@example.org\n"
         f"  password       {admin['password']}  (both)\n\n"
         f"Send your own:  storescu -aet NORTHPACS -aec RSO 127.0.0.1 {demo.dicom} FILE…\n"
+        f"or by FTPS, account north, same password:  127.0.0.1:{demo.ftp}\n"
         "Ctrl-C ends the demo and removes its data."
     )
     with contextlib.suppress(KeyboardInterrupt):
