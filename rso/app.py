@@ -13,7 +13,7 @@ from litestar.template import TemplateConfig
 
 from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
-from rso.web import api, holds_api, notifying, pages
+from rso.web import admin, api, audit_page, holds_api, notifying, pages
 from rso.web.errors import answer_error
 
 __all__ = ["create_app"]
@@ -42,6 +42,8 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
     app = Litestar(
         route_handlers=[
             *pages.HANDLERS,
+            *admin.HANDLERS,
+            *audit_page.HANDLERS,
             *holds_api.HANDLERS,
             *notifying.HANDLERS,
             *api.HANDLERS,

@@ -12,7 +12,7 @@ from rso.engine.context import Engine
 from rso.engine.dispatch import make_sender
 from rso.engine.spool_log import Space
 
-__all__ = ["Check", "run_checks"]
+__all__ = ["Check", "run_checks", "test_destination"]
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -44,6 +44,14 @@ async def run_checks(engine: Engine) -> list[Check]:
         health = await kind(config).health()
         checks.append(Check(name=f"notifier {name}", ok=health.ok, detail=health.detail))
     return checks
+
+
+async def test_destination(engine: Engine, code: str) -> Check:
+    """Ask one destination whether it is there."""
+    rows = await engine.ledger.fetch("SELECT * FROM destination WHERE code = ?", code)
+    if not rows:
+        return Check(name=f"destination {code}", ok=False, detail="no such destination")
+    return await asyncio.to_thread(_destination, engine, rows[0])
 
 
 def _folder(name: str, path: Any) -> Check:

@@ -25,7 +25,9 @@ __all__ = [
     "find_session",
     "find_token",
     "hash_password",
+    "is_disabled",
     "revoke_token",
+    "set_disabled",
     "sign_in",
     "too_many",
     "upsert_user",
@@ -201,6 +203,20 @@ async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None
             "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
         )
     return _person(rows[0]), rows[0]["data"]
+
+
+async def is_disabled(ledger: Ledger, email: str) -> bool:
+    """Whether somebody may not sign in."""
+    rows = await ledger.fetch("SELECT disabled FROM user_account WHERE email = ?", email.lower())
+    return bool(rows and rows[0]["disabled"])
+
+
+async def set_disabled(ledger: Ledger, email: str, *, disabled: bool) -> None:
+    """Let a person in no more, and end what is open; or let them in again."""
+    email = email.lower()
+    await ledger.execute("UPDATE user_account SET disabled = ? WHERE email = ?", disabled, email)
+    if disabled:
+        await ledger.execute("DELETE FROM web_session WHERE account = ?", email)
 
 
 async def end_session(ledger: Ledger, secret: str) -> None:

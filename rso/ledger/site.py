@@ -26,7 +26,7 @@ from rso.ledger.site_document import (
     UserEntry,
 )
 
-__all__ = ["all_sources", "export_site", "load_site"]
+__all__ = ["all_sources", "export_site", "last_images", "load_site"]
 
 
 async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,6 +261,14 @@ async def all_sources(ledger: Ledger) -> list[Source]:
         )
         for row in rows
     ]
+
+
+async def last_images(ledger: Ledger) -> dict[tuple[str, str, str], Any]:
+    """When each source (facility, channel, identity) last sent an image."""
+    rows = await ledger.fetch("SELECT facility, channel, identity, last_instance_at FROM source")
+    return {
+        (row["facility"], row["channel"], row["identity"]): row["last_instance_at"] for row in rows
+    }
 
 
 async def export_site(ledger: Ledger) -> dict[str, Any]:

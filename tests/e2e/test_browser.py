@@ -9,8 +9,9 @@ import pydicom
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from rso.testing.modality import send_files
 from rso.testing.pacs import Pacs
-from rso.testing.site import Site
+from rso.testing.site import Site, wait_for
 from rso.testing.study import delivered, make_study, missing
 
 
@@ -25,13 +26,16 @@ def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
         made.close()
 
 
-def signed_in(browser: Browser, site: Site, email: str = "tech@example.org") -> Page:
+def signed_in(
+    browser: Browser, site: Site, email: str = "tech@example.org",
+    password: str = "a good password",
+) -> Page:  # fmt: skip
     """A page of a person; any error of a script fails the test."""
     page = browser.new_context().new_page()
     page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
     page.goto(f"http://127.0.0.1:{site.web}/sign-in")
     page.fill("[name=email]", email)
-    page.fill("[name=password]", "a good password")
+    page.fill("[name=password]", password)
     page.keyboard.press("Enter")
     page.wait_for_url(f"http://127.0.0.1:{site.web}/")
     return page
@@ -126,3 +130,46 @@ def test_request_and_list(site: Site, browser: Browser) -> None:
     customer.click("text=Create exam")
     number = customer.locator("#number").inner_text()
     expect(technician.locator("main")).to_contain_text(number, timeout=10_000)
+
+
+def test_administrator_from_nothing(
+    site: Site, browser: Browser, samples: Path, tmp_path: Path, pacs: Pacs
+) -> None:
+    """A radiologist, a facility and its source are set up by hand, and images arrive."""
+    page = signed_in(browser, site, site.admin["email"], site.admin["password"])
+    page.click("text=Administration")
+    page.click("text=Add a radiologist")
+    page.fill("[name=code]", "WESTREADER")
+    for name, value in {"code": "WEST-PACS", "ae_title": "PACS", "host": "127.0.0.1",
+                        "port": str(pacs.port)}.items():  # fmt: skip
+        page.fill(f"[name=destination-01-{name}]", value)
+    page.click("text=Save")
+    expect(page.locator("main")).to_contain_text("WEST-PACS")
+    page.click("text=Add a facility")
+    page.fill("[name=code]", "WEST")
+    page.fill("[name=source-01-identity]", "WESTCT")
+    page.select_option("[name=source-01-kind]", "integration")
+    page.select_option("[name=reader-01-code]", "WESTREADER")
+    page.click("text=Save")
+    expect(page.locator("[role=alert]")).to_contain_text("needs networks")
+    page.fill("[name=source-01-networks]", "127.0.0.0/8")
+    page.click("text=Save")
+    expect(page.locator("main")).to_contain_text("WESTCT")
+    page.goto(f"http://127.0.0.1:{site.web}/admin/route?facility=WEST&modality=CT")
+    expect(page.locator("main")).to_contain_text("It goes to WEST-PACS")
+    page.goto(f"http://127.0.0.1:{site.web}/admin/radiologists/edit/WESTREADER")
+    page.click("text=Test")
+    expect(page.locator("output")).to_contain_text("✔")
+    files = make_study(samples / "CT_small.dcm", tmp_path / "study", 3)
+    send_files(files, host="127.0.0.1", port=site.dicom, calling_ae_title="WESTCT",
+               called_ae_title="RSO")  # fmt: skip
+    exam = wait_for(lambda: next((e for e in site.exams() if e["facility"] == "WEST"), None))
+    delivered(site, exam["exam_number"], 3)
+    page.goto(f"http://127.0.0.1:{site.web}/audit")
+    expect(page.locator("main")).to_contain_text("site changed")
+    # What is not this person's job is not even shown.
+    technician = signed_in(browser, site)
+    for path in ("/admin", "/admin/users/new", "/admin/site.toml", "/audit", "/audit.csv"):
+        answer = technician.goto(f"http://127.0.0.1:{site.web}{path}")
+        assert answer is not None
+        assert answer.status == 403

@@ -1,0 +1,285 @@
+"""Administration: facilities with their sources, radiologists, people, routes and plugins.
+
+Every form changes one entry of the site document and loads it, so that a page can do what
+``rso load`` can, and is checked as that is.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import tomlkit
+from litestar import Request, Response, get, post
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.response import Redirect, Template
+
+from rso.core.errors import ConfigError
+from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
+from rso.core.routing import route_exam
+from rso.engine.check import test_destination
+from rso.engine.router import attachments_of
+from rso.engine.snapshot import write_snapshot
+from rso.ledger import audit
+from rso.ledger.people import is_disabled, set_disabled
+from rso.ledger.site import export_site, last_images, load_site
+from rso.ledger.site_document import Role
+from rso.web.auth import Identity, checked_form, engine_of, signed_in
+from rso.web.page import page
+
+__all__ = ["HANDLERS"]
+
+Ask = Request[Any, Any, Any]
+Entry = dict[str, Any]
+_ROLES = Role.__args__  # type: ignore[attr-defined]
+_EMPTY_ROWS = 2
+_SECTIONS = {"facilities": "facility", "radiologists": "radiologist", "users": "user"}
+_KEYS = {"facility": "code", "radiologist": "code", "user": "email"}
+
+
+async def _admin(request: Ask) -> Identity:
+    me = await signed_in(request)
+    me.require()
+    return me
+
+
+@get("/admin")
+async def overview(request: Ask) -> Template:
+    """Everything that is set up, and what is wrong with it."""
+    me = await _admin(request)
+    engine = engine_of(request)
+    return page(
+        request,
+        "admin.html",
+        me,
+        document=await export_site(engine.ledger),
+        last=await last_images(engine.ledger),
+        plugins=engine.plugins.describe(),
+        done=request.query_params.get("done", ""),
+    )
+
+
+async def _find(request: Ask, section: str, key: str) -> Entry:
+    document = await export_site(engine_of(request).ledger)
+    name = _KEYS[section]
+    found = next((entry for entry in document.get(section, []) if entry[name] == key), None)
+    if found is None:
+        raise NotFoundException(f"no {section} is called like that")
+    return dict(found)
+
+
+async def _edit(
+    request: Ask, me: Identity, section: str, entry: Entry, *, new: bool, problem: str = ""
+) -> Template:
+    engine = engine_of(request)
+    document = await export_site(engine.ledger)
+    made = page(
+        request,
+        f"admin_{section}.html",
+        me,
+        entry=entry,
+        new=new,
+        problem=problem,
+        document=document,
+        roles=_ROLES,
+        channels=sorted(engine.plugins.receivers) or ["dicom_scp"],
+        senders=sorted(engine.plugins.senders),
+        empty_rows=_EMPTY_ROWS,
+        disabled=await is_disabled(engine.ledger, str(entry.get("email", ""))),
+    )
+    if problem:
+        made.status_code = 422
+    return made
+
+
+@get("/admin/{kind:str}/new")
+async def new_entry(request: Ask, kind: FromPath[str]) -> Template:
+    """An empty form."""
+    me = await _admin(request)
+    return await _edit(request, me, _section(kind), {}, new=True)
+
+
+@get("/admin/{kind:str}/edit/{key:str}")
+async def edit_entry(request: Ask, kind: FromPath[str], key: FromPath[str]) -> Template:
+    """The form of an entry."""
+    me = await _admin(request)
+    section = _section(kind)
+    return await _edit(request, me, section, await _find(request, section, key), new=False)
+
+
+def _section(kind: str) -> str:
+    if kind not in _SECTIONS:
+        raise NotFoundException("there is no such list")
+    return _SECTIONS[kind]
+
+
+@post("/admin/{kind:str}/save", status_code=200)
+async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
+    """Check and load what the form says."""
+    me = await _admin(request)
+    section = _section(kind)
+    form = await checked_form(request)
+    new = form.get("new") == "yes"
+    key = form.get(_KEYS[section], "")
+    old = {} if new else await _find(request, section, key)
+    build = {"facility": _facility, "radiologist": _radiologist, "user": _user}[section]
+    entry = build(form, old)
+    ledger = engine_of(request).ledger
+    document = await export_site(ledger)
+    try:
+        if new and any(e[_KEYS[section]] == key for e in document.get(section, [])):
+            raise ConfigError(f"there is a {section} called {key} already")
+        async with ledger.transaction():
+            await load_site(ledger, {section: [entry]})
+            if section == "user":
+                await set_disabled(ledger, key, disabled=bool(form.get("disabled")))
+            facts = {"kind": section, "key": key}
+            await audit.append(ledger, actor=me.person.email, action="site changed", facts=facts)
+    except ConfigError as exc:
+        return await _edit(request, me, section, entry, new=new, problem=str(exc))
+    path = engine_of(request).settings.data_dir / "snapshot" / "sources.json"
+    await write_snapshot(ledger, path)
+    return Redirect(f"/admin?done={section}", status_code=303)
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _rows(form: dict[str, str], name: str, first: str) -> list[dict[str, str]]:
+    """Rows of fields ``name-0-first``, without those whose first field is empty."""
+    found: dict[str, dict[str, str]] = {}
+    for field, value in form.items():
+        parts = field.split("-", 2)
+        if len(parts) == 3 and parts[0] == name:
+            found.setdefault(parts[1], {})[parts[2]] = value
+    return [row for _, row in sorted(found.items()) if row.get(first)]
+
+
+def _facility(form: dict[str, str], old: Entry) -> Entry:
+    sources = []
+    before = {(s["channel"], s["identity"]): s for s in old.get("sources", [])}
+    for row in _rows(form, "source", "identity"):
+        kept = before.get((row.get("channel", ""), row["identity"]), {})
+        source = {
+            "channel": row.get("channel", ""),
+            "identity": row["identity"],
+            "kind": row.get("kind", "technician"),
+            "networks": _words(row.get("networks", "")),
+            "called_ae_title": row.get("called_ae_title", ""),
+            "certificate_fingerprint": row.get("certificate_fingerprint", ""),
+            "password": row.get("password") or kept.get("password", ""),
+            "cleartext": bool(row.get("cleartext")),
+        }
+        sources.append(source)
+    attached = []
+    kept_conditions = {r["code"]: r for r in old.get("radiologists", [])}
+    for row in _rows(form, "reader", "code"):
+        attached.append(
+            {
+                **kept_conditions.get(row["code"], {}),  # hours are edited by site.toml
+                "code": row["code"],
+                "modalities": [word.upper() for word in _words(row.get("modalities", ""))],
+                "priorities": _words(row.get("priorities", "").lower()),
+            }
+        )
+    seconds = form.get("settle_seconds", "")
+    return {
+        **old,
+        "code": form.get("code", ""),
+        "name": form.get("name", ""),
+        "issuer_of_patient_id": form.get("issuer_of_patient_id", ""),
+        "settle_seconds": float(seconds) if seconds.replace(".", "", 1).isdecimal() else None,
+        "sources": sources,
+        "radiologists": attached,
+    }
+
+
+def _radiologist(form: dict[str, str], old: Entry) -> Entry:
+    before = {d["code"]: d.get("options", {}) for d in old.get("destinations", [])}
+    destinations = []
+    for row in _rows(form, "destination", "code"):
+        options = {**before.get(row["code"], {})}
+        for name in ("ae_title", "host"):
+            options[name] = row.get(name, "")
+        for name in ("port", "associations"):
+            if row.get(name, "").isdecimal():
+                options[name] = int(row[name])
+        destinations.append(
+            {
+                "code": row["code"],
+                "sender": row.get("sender", "dicom_scu"),
+                "egress": row.get("egress", ""),
+                "options": options,
+            }
+        )
+    return {
+        **old,
+        "code": form.get("code", ""),
+        "name": form.get("name", ""),
+        "destinations": destinations,
+    }
+
+
+def _user(form: dict[str, str], old: Entry) -> Entry:
+    return {
+        **old,
+        "email": form.get("email", ""),
+        "name": form.get("name", ""),
+        "role": form.get("role", ""),
+        "facilities": [name.removeprefix("at:") for name in form if name.startswith("at:")],
+        "password": form.get("password") or old.get("password", ""),
+    }
+
+
+@post("/admin/test/{code:str}", status_code=200)
+async def test_entry(request: Ask, code: FromPath[str]) -> dict[str, Any]:
+    """Ask a destination whether it is there (C-ECHO)."""
+    await _admin(request)
+    found = await test_destination(engine_of(request), code)
+    return {"ok": found.ok, "detail": found.detail or ("it answers" if found.ok else "")}
+
+
+@get("/admin/route")
+async def route_page(request: Ask) -> Template:
+    """Where an exam like this would go."""
+    me = await _admin(request)
+    engine = engine_of(request)
+    asked = request.query_params
+    facility = asked.get("facility", "")
+    route = None
+    if facility:
+        priority = asked.get("priority", "routine")
+        exam = Exam(
+            id="",
+            number="",
+            facility=facility,
+            origin=Origin.REQUEST,
+            status=ExamStatus.REQUESTED,
+            patient=Patient(),
+            modality=asked.get("modality", "").upper(),
+            priority=Priority(priority) if priority in set(Priority) else Priority.ROUTINE,
+            created_at=datetime.now(UTC),
+        )
+        route = route_exam(exam, await attachments_of(engine.ledger, facility), datetime.now(UTC))
+    document = await export_site(engine.ledger)
+    return page(request, "admin_route.html", me, document=document, route=route, asked=asked)
+
+
+@get("/admin/site.toml")
+async def download(request: Ask) -> Response[str]:
+    """Everything as site.toml; passwords as hashes."""
+    await _admin(request)
+    text = tomlkit.dumps(await export_site(engine_of(request).ledger))
+    headers = {"Content-Disposition": 'attachment; filename="site.toml"'}
+    return Response(text, media_type="application/toml", headers=headers)
+
+
+HANDLERS = [
+    overview,
+    new_entry,
+    edit_entry,
+    save_entry,
+    test_entry,
+    route_page,
+    download,
+]
