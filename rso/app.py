@@ -13,7 +13,7 @@ from litestar.template import TemplateConfig
 
 from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
-from rso.web import admin, api, audit_page, holds_api, notifying, pages
+from rso.web import admin, api, audit_page, holds_api, notifying, pages, security
 from rso.web.errors import answer_error
 
 __all__ = ["create_app"]
@@ -46,6 +46,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             *audit_page.HANDLERS,
             *holds_api.HANDLERS,
             *notifying.HANDLERS,
+            *security.HANDLERS,
             *api.HANDLERS,
             *plugged,
             create_static_files_router(

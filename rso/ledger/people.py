@@ -19,14 +19,19 @@ from rso.ledger.ledger import Ledger, new_id
 
 __all__ = [
     "Person",
+    "begin_pending",
+    "change_password",
     "create_session",
     "create_token",
+    "end_other_sessions",
     "end_session",
+    "find_pending",
     "find_session",
     "find_token",
     "hash_password",
     "is_disabled",
     "revoke_token",
+    "sessions_of",
     "set_disabled",
     "sign_in",
     "too_many",
@@ -41,6 +46,8 @@ _MOST_FAILURES = 10
 _WINDOW = timedelta(minutes=1)
 _SESSION = timedelta(hours=12)
 _IDLE = timedelta(minutes=30)
+_PENDING = "pending"  # in place of a CSRF token: not a session yet
+_PENDING_TIME = timedelta(minutes=5)
 
 
 class Person(Struct, frozen=True, kw_only=True):
@@ -190,10 +197,11 @@ async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None
     rows = await ledger.fetch(
         "SELECT s.id AS session, s.data, s.seen_at, u.* FROM web_session s JOIN user_account u"
         " ON u.email = s.account WHERE s.id = ? AND s.expires_at > ? AND s.seen_at > ?"
-        " AND NOT u.disabled",
+        " AND s.data <> ? AND NOT u.disabled",
         _hash(secret),
         at,
         at - _IDLE,
+        _PENDING,
     )
     if not rows:
         return None
@@ -203,6 +211,67 @@ async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None
             "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
         )
     return _person(rows[0]), rows[0]["data"]
+
+
+async def begin_pending(ledger: Ledger, person: Person) -> str:
+    """The password was right, the second factor is to come: a ticket for five minutes."""
+    secret, at = secrets.token_urlsafe(32), now()
+    await ledger.insert_rows(
+        tables.Session,
+        [
+            {
+                "id": _hash(secret),
+                "account": person.email,
+                "data": _PENDING,
+                "created_at": at,
+                "seen_at": at,
+                "expires_at": at + _PENDING_TIME,
+            }
+        ],
+    )
+    return secret
+
+
+async def find_pending(ledger: Ledger, secret: str) -> Person | None:
+    """Whose ticket it is."""
+    rows = await ledger.fetch(
+        "SELECT u.* FROM web_session s JOIN user_account u ON u.email = s.account"
+        " WHERE s.id = ? AND s.data = ? AND s.expires_at > ? AND NOT u.disabled",
+        _hash(secret),
+        _PENDING,
+        now(),
+    )
+    return _person(rows[0]) if rows else None
+
+
+async def sessions_of(ledger: Ledger, email: str) -> list[dict[str, Any]]:
+    """A person's open sessions."""
+    return await ledger.fetch(
+        "SELECT created_at, seen_at FROM web_session WHERE account = ? AND data <> ?"
+        " AND expires_at > ? AND seen_at > ? ORDER BY created_at",
+        email,
+        _PENDING,
+        now(),
+        now() - _IDLE,
+    )
+
+
+async def end_other_sessions(ledger: Ledger, email: str, secret: str) -> None:
+    """End every session of a person but this one."""
+    await ledger.execute(
+        "DELETE FROM web_session WHERE account = ? AND id <> ?", email, _hash(secret)
+    )
+
+
+async def change_password(ledger: Ledger, email: str, old: str, new: str) -> bool:
+    """Whether the old password was right; the new one counts then."""
+    rows = await ledger.fetch("SELECT password_hash FROM user_account WHERE email = ?", email)
+    if not rows or not await verify_password(old, rows[0]["password_hash"]):
+        return False
+    async with _AT_ONCE:
+        hashed = await asyncio.to_thread(_HASHER.hash, new)
+    await ledger.execute("UPDATE user_account SET password_hash = ? WHERE email = ?", hashed, email)
+    return True
 
 
 async def is_disabled(ledger: Ledger, email: str) -> bool:

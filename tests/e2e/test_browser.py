@@ -1,12 +1,15 @@
 """What people see and do, in a real browser."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pydicom
+import pyotp
 import pytest
+import requests
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from rso.testing.modality import send_files
@@ -173,3 +176,42 @@ def test_administrator_from_nothing(
         answer = technician.goto(f"http://127.0.0.1:{site.web}{path}")
         assert answer is not None
         assert answer.status == 403
+
+
+def test_second_factor(site: Site, browser: Browser) -> None:
+    """Enrolled by hand; signing in asks for a code, each good once; a lost phone is no end."""
+    page = signed_in(browser, site)
+    base = f"http://127.0.0.1:{site.web}"
+    page.goto(f"{base}/me/security")
+    totp = pyotp.TOTP(page.locator("p .number").inner_text())
+    page.fill("#code", "000000")
+    page.click("text=Turn on")
+    expect(page.locator("[role=alert]")).to_contain_text("not right")
+    now = time.time()
+    page.fill("#code", totp.at(now))
+    page.click("text=Turn on")
+    recovery = page.locator("ul.number li").first.inner_text()
+    stranger = browser.new_context().new_page()
+    for code, lets_in in ((totp.at(now), False), (totp.at(now + 30), True), (recovery, True),
+                          (recovery, False)):  # fmt: skip
+        stranger.context.clear_cookies()
+        stranger.goto(f"{base}/sign-in")
+        stranger.fill("[name=email]", "tech@example.org")
+        stranger.fill("[name=password]", "a good password")
+        stranger.keyboard.press("Enter")
+        stranger.wait_for_selector("[name=code]")
+        # The ticket between password and code is no session.
+        ticket = stranger.locator("[name=ticket]").input_value()
+        peek = requests.get(f"{base}/", cookies={"rso_session": ticket}, timeout=20,
+                            allow_redirects=False)  # fmt: skip
+        assert peek.status_code in {302, 401}
+        stranger.fill("[name=code]", code)
+        stranger.click("text=Go on")
+        if lets_in:
+            stranger.wait_for_url(f"{base}/")
+        else:
+            expect(stranger.locator("[role=alert]")).to_contain_text("not right")
+    page.goto(f"{base}/me/security")
+    page.click("text=End all others")
+    stranger.goto(f"{base}/")
+    expect(stranger).to_have_url(f"{base}/sign-in")
