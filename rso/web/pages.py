@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import Cookie
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import NotFoundException, PermissionDeniedException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
@@ -352,7 +352,7 @@ async def delivery_page(request: Ask) -> Template:
     """Every destination: what waits, what fails and why."""
     me = await signed_in(request)
     me.require("coordinator", "auditor")
-    found = await destinations(engine_of(request).ledger)
+    found = await destinations(engine_of(request).ledger, me.person.facilities)
     return page(request, "deliveries.html", me, destinations=found)
 
 
@@ -362,7 +362,14 @@ async def pause(request: Ask, code: FromPath[str]) -> Redirect:
     me = await signed_in(request)
     me.require("coordinator")
     form = await checked_form(request)
-    await pause_destination(engine_of(request), code, paused=form.get("do") == "pause")
+    engine = engine_of(request)
+    found = await destinations(engine.ledger, me.person.facilities)
+    destination = next((row for row in found if row["code"] == code), None)
+    if destination is None:
+        raise NotFoundException("no destination is called like that")
+    if me.person.facilities is not None and destination["shared"]:
+        raise PermissionDeniedException("this destination serves other facilities too")
+    await pause_destination(engine, code, paused=form.get("do") == "pause")
     return Redirect("/deliveries", status_code=303)
 
 

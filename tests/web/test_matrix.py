@@ -1,0 +1,237 @@
+"""Every route of the application, for every role of one facility, aimed at another facility.
+
+Nothing of the other is read or changed. The routes are found in the application, so that a new
+one is part of this without anybody thinking of it.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from rso.app import create_app
+from rso.core.exam import Exam, Patient
+from rso.engine.archive import LocalArchive
+from rso.engine.context import Engine
+from rso.engine.exams import create_exam
+from rso.ledger import Ledger, audit, new_id, tables
+from rso.ledger.contacts import contacts_of
+from rso.ledger.exams import now
+from rso.ledger.holds import open_hold
+from rso.ledger.people import Person, create_session, create_token, find_session
+from rso.ledger.site import load_site
+from rso.plugins import load_plugins
+from rso.settings import load_settings
+
+ROLES = ("customer", "technician", "coordinator", "auditor")
+SECRET = "SENTINELSOUTH"
+SITE: dict[str, Any] = {
+    "facility": [
+        {"code": "NORTH", "radiologists": [{"code": "R"}]},
+        {"code": "SOUTH", "radiologists": [{"code": SECRET}]},
+    ],
+    "radiologist": [
+        {"code": "R", "destinations": [{"code": "R-PACS", "sender": "dicom_scu", "options": {}}]},
+        {"code": SECRET, "destinations": [
+            {"code": f"{SECRET}-PACS", "sender": "dicom_scu", "options": {}}]},
+    ],
+    "user": [
+        *({"email": f"{role}@north.example", "role": role, "facilities": ["NORTH"]}
+          for role in ROLES),
+        {"email": f"{SECRET.lower()}@south.example", "role": "technician", "facilities": ["SOUTH"],
+         "contacts": [{"channel": "email", "address": f"{SECRET}@south.example"}]},
+    ],
+}  # fmt: skip
+ACTIONS = ("complete", "cancel", "retry", "notify", "release", "create", "reject", "recall",
+           "confirm", "save", "remove", "begin", "end", "password", "sessions")  # fmt: skip
+WATCHED = ("exam", "study", "hold", "delivery", "contact", "destination", "facility", "source",
+           "outbox", "user_account")  # fmt: skip
+
+
+class South:
+    """What nobody of NORTH may touch."""
+
+    def __init__(self, exam: Exam, hold: str, contact: str) -> None:
+        self.values = {
+            "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
+            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "key": "SOUTH",
+            "kind": "facilities",
+        }  # fmt: skip
+        self.number = exam.number
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    """SQLite: the test client runs the application in a loop of its own, and asyncpg minds."""
+    made = await Ledger.open(f"sqlite:{tmp_path / 'ledger.sqlite'}")
+    await made.migrate()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
+    """Loaded, with every installed plugin that needs no port."""
+    file = tmp_path / "rso.toml"
+    file.write_text("[plugins.http_upload]\n")
+    settings = load_settings(file)
+    await load_site(ledger, SITE)
+    return Engine(
+        ledger=ledger,
+        plugins=load_plugins(settings),
+        settings=settings,
+        archive=LocalArchive(tmp_path / "archive"),
+    )
+
+
+@pytest.fixture
+async def south(engine: Engine) -> South:
+    """An exam with a patient, and a hold."""
+    patient = Patient(name=f"{SECRET}^JANE", patient_id=SECRET)
+    exam = await create_exam(engine, facility="SOUTH", patient=patient, actor=SECRET)
+    study = new_id()
+    at = now()
+    columns = {column._meta.name: None for column in tables.Study._meta.columns}
+    known = {
+        "id": study, "facility": "SOUTH", "study_instance_uid": "1.2.3", "patient_name": SECRET,
+        "patient_id": SECRET, "state": "held", "created_at": at, "updated_at": at,
+    }  # fmt: skip
+    required = {name: known.get(name, _blank(tables.Study, name)) for name in columns if name}
+    await engine.ledger.insert_rows(tables.Study, [required])
+    await open_hold(
+        engine.ledger, kind="study", facility="SOUTH", study=study, row=9, reason="wrong number",
+        alarm=False, evidence={"name": SECRET},
+    )  # fmt: skip
+    hold = (await engine.ledger.fetch("SELECT id FROM hold"))[0]["id"]
+    contact = (await contacts_of(engine.ledger, f"{SECRET.lower()}@south.example"))[0]["id"]
+    return South(exam, str(hold), str(contact))
+
+
+def _blank(table: Any, name: str) -> Any:
+    column = table._meta.get_column_by_name(name)
+    default = column.get_default_value()
+    if default is not None or column._meta.null:
+        return default
+    kind = type(column).__name__
+    return {"Varchar": "", "Text": "", "JSON": "{}", "Boolean": False, "Timestamptz": now()}.get(
+        kind, 0
+    )
+
+
+@pytest.fixture
+async def client(engine: Engine, tmp_path: Path) -> AsyncIterator[AsyncTestClient[Litestar]]:
+    """The application, in this process."""
+    from rso_http_upload.receiver import HttpUpload, HttpUploadConfig  # noqa: PLC0415
+
+    from rso.plugins import ReceiverContext  # noqa: PLC0415
+    from rso.testing.spool import RecordingSpool  # noqa: PLC0415
+
+    spool = RecordingSpool()
+    context = ReceiverContext(spool=spool, identify=lambda _: None, sources=list, data_dir=tmp_path)
+    app = create_app(engine, spool, [HttpUpload(HttpUploadConfig(), context)])
+    async with AsyncTestClient(app, raise_server_exceptions=False) as made:
+        made.app.state.kept = spool
+        yield made
+
+
+def routes(app: Litestar) -> Iterator[tuple[str, str]]:
+    """Method and path of every route of our own."""
+    for route in app.routes:
+        if route.path.startswith(("/static", "/upload-static", "/schema")):
+            continue
+        for method in getattr(route, "methods", ()):
+            if method not in {"OPTIONS", "HEAD"}:
+                yield method, str(route.path_format)
+
+
+def aimed(path: str, south: South) -> Iterator[str]:
+    """The path with the other facility's keys in it; with each action where it has one."""
+    for action in ACTIONS if "{action}" in path else ("",):
+        values = {**south.values, "action": action}
+        if path.startswith("/admin/users") or "/admin/{kind}" in path:
+            values["kind"] = "users"
+        yield path.format(**values) if "{" in path else path
+
+
+BODIES: list[tuple[str, Any]] = [
+    ("/notifications", {"people": {f"{SECRET.lower()}@south.example": ["email"]}, "note": "x"}),
+    ("/uploads", {"instances": ["1.2.3"], "complete": True}),
+    ("/api/holds", {"reason": "x", "exam": "NUMBER"}),
+    ("/api/exams", {"facility": "SOUTH", "patient_name": "X^Y"}),
+]
+
+
+async def state(ledger: Ledger) -> str:
+    """Everything of the other facility."""
+    found = {}
+    for table in WATCHED:
+        rows = await ledger.fetch(f"SELECT * FROM {table} ORDER BY 1")
+        found[table] = [
+            row for row in rows if "SOUTH" in str(row) and "north.example" not in str(row)
+        ]
+    return str(found)
+
+
+@pytest.mark.parametrize("role", [*ROLES, "nobody"])
+async def test_another_facility_is_out_of_reach(
+    client: AsyncTestClient[Litestar], engine: Engine, south: South, role: str
+) -> None:
+    """By session and by token, with the other's keys in every place."""
+    ledger = engine.ledger
+    before = await state(ledger)
+    session = token = csrf = ""
+    email = f"{role}@north.example"
+    if role != "nobody":
+        person = Person(email=email, name="", role=role, facilities=("NORTH",))
+        session = await create_session(ledger, person)
+        found = await find_session(ledger, session)
+        assert found is not None
+        csrf = found[1]
+        token = await create_token(ledger, email=email)
+    asked = 0
+    for method, path in routes(client.app):
+        if path == "/sign-out":
+            continue
+        for url in aimed(path, south):
+            for by_token in (False, True):
+                headers = {"Accept": "text/html"}
+                if by_token and token:
+                    headers["Authorization"] = f"Bearer {token}"
+                elif session:
+                    headers |= {"Cookie": f"rso_session={session}", "X-CSRF-Token": csrf}
+                more: dict[str, Any] = {}
+                if method in {"POST", "PATCH"}:
+                    body = next((b for end, b in BODIES if end in path and "/api" in path), None)
+                    if body is not None:
+                        text = json.dumps(body).replace("NUMBER", south.number)
+                        more = {"content": text}
+                        headers["Content-Type"] = "application/json"
+                    else:
+                        more = {"data": {
+                            "_csrf": csrf, "facility": "SOUTH", "family": "X", "indication": "x",
+                            "reason": "x", "decision": "release", "exam": south.number,
+                            "code": "SOUTH", "email": f"{SECRET.lower()}@south.example",
+                            "do": "pause", "search": SECRET, "actor": SECRET,
+                        }}  # fmt: skip
+                answer = await client.request(
+                    method, url, headers=headers, follow_redirects=False, **more
+                )
+                asked += 1
+                assert answer.status_code < 500, (method, url, answer.text[:300])
+                # What one typed oneself comes back in a form; nothing else does.
+                shown = answer.text.lower()
+                for typed in (f"{SECRET}@south.example", f"{SECRET}-pacs", SECRET):
+                    shown = shown.replace(f'value="{typed.lower()}"', "")
+                shown = shown.replace(f"“{SECRET.lower()}”", "")
+                assert SECRET.lower() not in shown, (role, method, url)
+                if role == "nobody" and method != "GET":
+                    assert answer.status_code in {400, 401, 403, 404, 405, 413, 415}, (method, url)
+    assert asked > 100
+    assert await state(ledger) == before
+    assert not client.app.state.kept.kept
+    assert {batch.facility for batch in client.app.state.kept.batches} <= {"NORTH"}
+    assert await audit.verify(ledger) is None
