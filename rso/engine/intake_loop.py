@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from rso.core.errors import RsoError
+from rso.core.errors import RsoError, VolumeError
 from rso.engine.context import Engine
 from rso.engine.intake import take_records
 from rso.engine.spool_reader import Position, SpoolReader
@@ -32,6 +32,7 @@ class IntakeLoop:
         self._readers: dict[Path, SpoolReader] = {}
         self._taken: dict[Path, Position] = {}
         self._discover_at = 0.0
+        self._failed = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take records in until ``stop`` is set; what was read is finished first."""
@@ -48,7 +49,10 @@ class IntakeLoop:
                 if not busy:
                     await self._pause(stop, _POLL_SECONDS)
         finally:
-            await checkpoints
+            if not stop.is_set():  # ended from outside: nobody will tell the other task
+                checkpoints.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await checkpoints
             for reader in self._readers.values():
                 reader.close()
 
@@ -58,6 +62,8 @@ class IntakeLoop:
 
     async def step(self) -> bool:
         """Take one group from each log; False when there was nothing."""
+        if self._failed:
+            raise VolumeError(self._failed)
         now = asyncio.get_running_loop().time()
         if now >= self._discover_at:
             self._discover_at = now + _DISCOVER_SECONDS
@@ -88,7 +94,14 @@ class IntakeLoop:
     async def _checkpoints(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self._pause(stop, _SYNC_SECONDS)
-            await self.checkpoint()
+            try:
+                await self.checkpoint()
+            except OSError as exc:
+                # After a failed sync a second one may say yes for bytes that are lost: what
+                # the log still holds stays there until a person has looked at the volume.
+                self._failed = f"the archive could not be synced: {exc.strerror}"
+                log.error("archive failed", reason=self._failed)
+                return
 
     async def checkpoint(self) -> None:
         """Make the archive durable, then release what it now holds."""

@@ -1,5 +1,6 @@
 """PostgreSQL: an asyncpg pool behind the same interface."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from rso.ledger.ledger import LedgerUnavailable
 
 __all__ = ["PostgresDriver"]
 
+_CLOSE_SECONDS = 10.0
 _MIGRATION_LOCK = 0x52534F  # "RSO"
 _inside: ContextVar[Any] = ContextVar("postgres_transaction", default=None)
 _AWAY = (
@@ -146,8 +148,12 @@ class PostgresDriver:
             yield
 
     async def close(self) -> None:
-        """Close the pool."""
-        await self._pool.close()
+        """Close the pool; a server that does not answer is not waited for."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._pool.close()
+        except (*_AWAY, TimeoutError):
+            self._pool.terminate()
 
 
 async def _prepare(connection: Any) -> None:
