@@ -23,6 +23,7 @@ __all__ = [
     "Notify",
     "Settings",
     "Site",
+    "Turnaround",
     "Web",
     "load_settings",
     "resolve_secrets",
@@ -77,6 +78,18 @@ class Notify(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expire_hours: Annotated[float, Meta(gt=0, description="an older message is not sent")] = 12.0
 
 
+class Turnaround(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[turnaround]``: minutes from the request to the last delivery."""
+
+    stat_minutes: Annotated[int, Meta(ge=1, description="target of a STAT exam")] = 60
+    urgent_minutes: Annotated[int, Meta(ge=1, description="target of an urgent exam")] = 240
+    routine_minutes: Annotated[int, Meta(ge=1, description="target of a routine exam")] = 1440
+
+    def minutes(self, rank: int) -> int:
+        """The target of a priority, 0 for STAT."""
+        return (self.stat_minutes, self.urgent_minutes, self.routine_minutes)[rank]
+
+
 class Document(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -86,6 +99,7 @@ class Document(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     intake: Intake = Intake()
     web: Web = Web()
     notify: Notify = Notify()
+    turnaround: Turnaround = Turnaround()
     plugins: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,6 +112,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     intake: Intake
     web: Web
     notify: Notify
+    turnaround: Turnaround
     data_dir: Path
     archive_dir: Path
     plugins: dict[str, dict[str, Any]]
@@ -141,6 +156,7 @@ def load_settings(path: Path | None = None) -> Settings:
         intake=document.intake,
         web=document.web,
         notify=_notify(document.notify, folder),
+        turnaround=document.turnaround,
         data_dir=data_dir,
         archive_dir=data_dir / _archive_folder(document.archive.url, file),
         plugins=document.plugins,

@@ -30,10 +30,19 @@ def _limit(facilities: Sequence[str] | None, column: str) -> tuple[str, list[Any
 
 
 async def active_exams(
-    ledger: Ledger, facilities: Sequence[str] | None, *, search: str = "", limit: int = 200
+    ledger: Ledger,
+    facilities: Sequence[str] | None,
+    *,
+    search: str = "",
+    status: str = "",
+    facility: str = "",
+    limit: int = 200,
 ) -> list[dict[str, Any]]:
     """Active exams: STAT first, then the newest; ``search`` is a number, a name or an ID."""
     where, values = _limit(facilities, "e.facility")
+    for column, value in (("e.status", status), ("e.facility", facility)):
+        if value:
+            where, values = f"{where} AND {column} = ?", [*values, value]
     if search:
         plain = search.replace("-", "").replace(" ", "").upper()
         if looks_like_number(plain):
