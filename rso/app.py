@@ -13,7 +13,18 @@ from litestar.template import TemplateConfig
 
 from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
-from rso.web import admin, api, audit_page, holds_api, notifying, pages, security
+from rso.web import (
+    active_list,
+    admin,
+    api,
+    audit_page,
+    download,
+    holds_api,
+    notifying,
+    pages,
+    security,
+    sign_in,
+)
 from rso.web.errors import answer_error
 
 __all__ = ["create_app"]
@@ -41,9 +52,12 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
     plugged = [route for routes in engine.hook.rso_register_routes() for route in routes]
     app = Litestar(
         route_handlers=[
+            *sign_in.HANDLERS,
+            *active_list.HANDLERS,
             *pages.HANDLERS,
             *admin.HANDLERS,
             *audit_page.HANDLERS,
+            *download.HANDLERS,
             *holds_api.HANDLERS,
             *notifying.HANDLERS,
             *security.HANDLERS,

@@ -1,9 +1,8 @@
-"""The pages of a working day: sign in, the list, a new exam, an exam, holds, deliveries."""
+"""The pages of a working day: a new exam, an exam, holds, deliveries."""
 
 from typing import Any
 
 from litestar import Request, Response, get, post
-from litestar.datastructures import Cookie
 from litestar.exceptions import NotFoundException, PermissionDeniedException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
@@ -24,28 +23,16 @@ from rso.engine.holds import (
 )
 from rso.engine.notify import exam_notes, exam_notifications, notify_people, reachable
 from rso.ledger.deliveries import deliveries_of
-from rso.ledger.exams import now
 from rso.ledger.holds import find_holds
 from rso.ledger.lists import (
-    active_exams,
     destinations,
     exam_instances,
     facilities_of,
     recent_audit,
     released_to,
 )
-from rso.ledger.people import (
-    Person,
-    begin_pending,
-    create_session,
-    end_session,
-    find_pending,
-    sign_in,
-    too_many,
-)
-from rso.ledger.second_factor import check_totp, has_totp
 from rso.ledger.studies import studies_by_ids
-from rso.web.auth import COOKIE, Identity, checked_form, current, engine_of, signed_in
+from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
 from rso.web.notifying import chosen_people
 from rso.web.page import page
@@ -53,136 +40,6 @@ from rso.web.page import page
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
-
-
-@get("/sign-in")
-async def sign_in_page(request: Ask) -> Response[Any]:
-    """The form to sign in."""
-    if await current(request):
-        return Redirect("/")
-    return page(request, "sign_in.html", None, problem="", email="", ticket="")
-
-
-@post("/sign-in", status_code=200)
-async def sign_in_now(request: Ask) -> Response[Any]:
-    """A new session for the right password; an old cookie is never taken over."""
-    form = await checked_form(request)
-    engine = engine_of(request)
-    address = request.client.host if request.client else "unknown"
-    email = form.get("email", "")
-    found = await sign_in(engine.ledger, email, form.get("password", ""), address)
-    if isinstance(found, str):
-        shown = page(request, "sign_in.html", None, problem=found, email=email, ticket="")
-        shown.status_code = 401
-        return shown
-    if await has_totp(engine.ledger, found.email):
-        ticket = await begin_pending(engine.ledger, found)
-        return page(request, "sign_in.html", None, problem="", email=found.email, ticket=ticket)
-    return await _let_in(request, found)
-
-
-@post("/sign-in/code", status_code=200)
-async def sign_in_code(request: Ask) -> Response[Any]:
-    """The second factor; wrong codes count as wrong passwords do."""
-    form = await checked_form(request)
-    ledger = engine_of(request).ledger
-    ticket = form.get("ticket", "")
-    found = await find_pending(ledger, ticket)
-    problem = "Please sign in again."
-    if found is not None:
-        if await too_many(ledger, f"code:{found.email}", 10):
-            problem, ticket = "Too many attempts. Please wait a minute.", ""
-        elif await check_totp(ledger, found.email, form.get("code", "")):
-            await end_session(ledger, ticket)
-            return await _let_in(request, found)
-        else:
-            problem = "This code is not right."
-    else:
-        ticket = ""
-    shown = page(request, "sign_in.html", None, problem=problem, email="", ticket=ticket)
-    shown.status_code = 401
-    return shown
-
-
-async def _let_in(request: Ask, person: Person) -> Redirect:
-    engine = engine_of(request)
-    secret = await create_session(engine.ledger, person)
-    secure = engine.settings.base_url.startswith("https:")
-    cookie = Cookie(
-        key=COOKIE, value=secret, path="/", httponly=True, samesite="lax", secure=secure
-    )
-    return Redirect("/", status_code=303, cookies=[cookie])
-
-
-@post("/sign-out", status_code=303)
-async def sign_out(request: Ask) -> Redirect:
-    """The end of this session."""
-    await signed_in(request)
-    await end_session(engine_of(request).ledger, request.cookies.get(COOKIE, ""))
-    return Redirect("/sign-in", status_code=303)
-
-
-_STATES = ("requested", "receiving", "settled", "delivered")
-
-
-async def _list(request: Ask, me: Identity, form: dict[str, str]) -> dict[str, Any]:
-    """What the list shows: overdue first, then by urgency and the time that is left."""
-    engine = engine_of(request)
-    facilities = me.person.facilities
-    status = form.get("status", "")
-    rows = await active_exams(
-        engine.ledger,
-        facilities,
-        search=form.get("search", ""),
-        status=status if status in _STATES else "",
-        facility=form.get("facility", ""),
-    )
-    at = now()
-    shown = []
-    for row in rows:
-        spent = int((at - row["created_at"]).total_seconds() // 60)
-        left = engine.settings.turnaround.minutes(row["priority"]) - spent
-        done = row["status"] == "delivered"
-        clock = "" if done else clock_words(left)
-        order = (done, left >= 0, row["priority"], left)
-        shown.append(
-            {**row, "shown": format_number(row["number"]), "clock": clock,
-             "overdue": not done and left < 0, "order": order}
-        )  # fmt: skip
-    return {
-        "rows": sorted(shown, key=lambda row: row["order"]),
-        "holds": await find_holds(engine.ledger, facilities=facilities),
-        "search": form.get("search", ""),
-        "filtered": bool(status or form.get("facility")),
-        "truncated": len(rows) >= 200,
-    }
-
-
-def clock_words(minutes: int) -> str:
-    """Time left, or over, as people say it: ``1 h 20 min left``."""
-    word = "left" if minutes >= 0 else "over"
-    hours, rest = divmod(abs(minutes), 60)
-    if hours >= 48:
-        return f"{hours // 24} days {word}"
-    return f"{hours} h {rest} min {word}" if hours else f"{rest} min {word}"
-
-
-@get("/")
-async def exam_list(request: Ask) -> Template:
-    """The Active patient list."""
-    me = await signed_in(request)
-    facilities = await facilities_of(engine_of(request).ledger, me.person.facilities)
-    shown = await _list(request, me, {})
-    return page(request, "exams.html", me, states=_STATES, facilities=facilities, **shown)
-
-
-@post("/exams/rows", status_code=200)
-async def exam_rows(request: Ask) -> Template:
-    """The list's rows alone; the search is posted, so that no name stands in a URL."""
-    me = await signed_in(request)
-    return page(
-        request, "exam_rows.html", me, **await _list(request, me, await checked_form(request))
-    )
 
 
 @get("/exams/new")
@@ -413,12 +270,6 @@ async def pause(request: Ask, code: FromPath[str]) -> Redirect:
 
 
 HANDLERS = [
-    sign_in_page,
-    sign_in_now,
-    sign_in_code,
-    sign_out,
-    exam_list,
-    exam_rows,
     new_exam,
     make_exam,
     created,

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from rso.dicom.part10 import read_file_meta
 from rso.testing.modality import send_files
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
@@ -144,6 +146,17 @@ def test_clients_of_every_kind(
                called_ae_title="RSO")  # fmt: skip
     delivered(site, exam, 8)
     assert missing(pacs, files) == 0
+    # What came in can be had again: every dataset as it was, without where it came from.
+    taken = tmp_path / "taken.zip"
+    run([curl, "-sS", "--fail", "-o", str(taken), "-H", f"Authorization: Bearer {token}",
+         f"http://127.0.0.1:{site.web}/exams/{exam}/images.zip"])  # fmt: skip
+    with zipfile.ZipFile(taken) as archive:
+        assert archive.testzip() is None
+        got = [archive.read(name) for name in archive.namelist()]
+    datasets = {data[read_file_meta(data).dataset_offset :] for data in got}
+    sent = [file.read_bytes() for file in files]
+    assert datasets == {data[read_file_meta(data).dataset_offset :] for data in sent}
+    assert b"tech@example.org" not in b"".join(got)
 
 
 def stow(site: Site, token: str, kind: str, body: bytes) -> int:

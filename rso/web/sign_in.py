@@ -1,0 +1,94 @@
+"""Signing in and out: password, second factor, session."""
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.datastructures import Cookie
+from litestar.response import Redirect
+
+from rso.ledger.people import (
+    Person,
+    begin_pending,
+    create_session,
+    end_session,
+    find_pending,
+    sign_in,
+    too_many,
+)
+from rso.ledger.second_factor import check_totp, has_totp
+from rso.web.auth import COOKIE, checked_form, current, engine_of, signed_in
+from rso.web.page import page
+
+__all__ = ["HANDLERS"]
+
+Ask = Request[Any, Any, Any]
+
+
+@get("/sign-in")
+async def sign_in_page(request: Ask) -> Response[Any]:
+    """The form to sign in."""
+    if await current(request):
+        return Redirect("/")
+    return page(request, "sign_in.html", None, problem="", email="", ticket="")
+
+
+@post("/sign-in", status_code=200)
+async def sign_in_now(request: Ask) -> Response[Any]:
+    """A new session for the right password; an old cookie is never taken over."""
+    form = await checked_form(request)
+    engine = engine_of(request)
+    address = request.client.host if request.client else "unknown"
+    email = form.get("email", "")
+    found = await sign_in(engine.ledger, email, form.get("password", ""), address)
+    if isinstance(found, str):
+        shown = page(request, "sign_in.html", None, problem=found, email=email, ticket="")
+        shown.status_code = 401
+        return shown
+    if await has_totp(engine.ledger, found.email):
+        ticket = await begin_pending(engine.ledger, found)
+        return page(request, "sign_in.html", None, problem="", email=found.email, ticket=ticket)
+    return await _let_in(request, found)
+
+
+@post("/sign-in/code", status_code=200)
+async def sign_in_code(request: Ask) -> Response[Any]:
+    """The second factor; wrong codes count as wrong passwords do."""
+    form = await checked_form(request)
+    ledger = engine_of(request).ledger
+    ticket = form.get("ticket", "")
+    found = await find_pending(ledger, ticket)
+    problem = "Please sign in again."
+    if found is not None:
+        if await too_many(ledger, f"code:{found.email}", 10):
+            problem, ticket = "Too many attempts. Please wait a minute.", ""
+        elif await check_totp(ledger, found.email, form.get("code", "")):
+            await end_session(ledger, ticket)
+            return await _let_in(request, found)
+        else:
+            problem = "This code is not right."
+    else:
+        ticket = ""
+    shown = page(request, "sign_in.html", None, problem=problem, email="", ticket=ticket)
+    shown.status_code = 401
+    return shown
+
+
+async def _let_in(request: Ask, person: Person) -> Redirect:
+    engine = engine_of(request)
+    secret = await create_session(engine.ledger, person)
+    secure = engine.settings.base_url.startswith("https:")
+    cookie = Cookie(
+        key=COOKIE, value=secret, path="/", httponly=True, samesite="lax", secure=secure
+    )
+    return Redirect("/", status_code=303, cookies=[cookie])
+
+
+@post("/sign-out", status_code=303)
+async def sign_out(request: Ask) -> Redirect:
+    """The end of this session."""
+    await signed_in(request)
+    await end_session(engine_of(request).ledger, request.cookies.get(COOKIE, ""))
+    return Redirect("/sign-in", status_code=303)
+
+
+HANDLERS = [sign_in_page, sign_in_now, sign_in_code, sign_out]
