@@ -5,7 +5,6 @@ before it could note that.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -13,9 +12,10 @@ import msgspec
 from rso.core.exam import Exam, Origin
 from rso.core.notifying import EVENTS, mask, wants
 from rso.engine.context import Engine
-from rso.ledger import Ledger, audit, new_id, tables
+from rso.ledger import Ledger, audit
 from rso.ledger.contacts import people_of_facility, usable_contacts
 from rso.ledger.exams import now
+from rso.ledger.outbox import add_to_outbox
 
 __all__ = [
     "exam_notes",
@@ -166,7 +166,6 @@ async def _write(
     dedupe: str,
     actor: str = "",
 ) -> int:
-    at = now()
     first = contacts[0]
     payload = {
         "contact": str(first["id"]),
@@ -174,30 +173,15 @@ async def _write(
         "priority": exam.priority.value if exam else "",
         "actor": actor,
     }
-    return await ledger.insert_rows(
-        tables.Outbox,
-        [
-            {
-                "id": new_id(),
-                "kind": "notify",
-                "event": event,
-                "dedupe": dedupe,
-                "exam": exam.id if exam else None,
-                "recipient": first["owner"],
-                "channel": first["channel"],
-                "ticket": "",
-                "payload": msgspec.json.encode(payload).decode(),
-                "state": "queued",
-                "attempts": 0,
-                "history": "[]",
-                "next_at": at,
-                "lease_owner": "",
-                "lease_until": None,
-                "created_at": at,
-                "done_at": None,
-            }
-        ],
-        on_conflict="nothing",
+    return await add_to_outbox(
+        ledger,
+        "notify",
+        event,
+        exam=exam.id if exam else None,
+        payload=payload,
+        dedupe=dedupe,
+        recipient=first["owner"],
+        channel=first["channel"],
     )
 
 
@@ -226,7 +210,7 @@ async def retry_notification(ledger: Ledger, outbox_id: str) -> None:
         "UPDATE outbox SET state = 'queued', attempts = 0, next_at = ?, created_at = ?,"
         " done_at = NULL WHERE id = ? AND kind = 'notify' AND state = 'failed'",
         at,
-        at + timedelta(0),
+        at,
         outbox_id,
     )
 

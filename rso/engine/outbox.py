@@ -16,8 +16,9 @@ import structlog
 from rso.core.delivery import backoff
 from rso.engine.context import Engine
 from rso.engine.notify import notify_event
-from rso.ledger import Ledger, new_id, tables
+from rso.ledger import Ledger
 from rso.ledger.exams import exam_by_id, now
+from rso.ledger.outbox import add_to_outbox
 
 __all__ = ["emit", "run_outbox"]
 
@@ -44,30 +45,7 @@ async def emit(
         dedupe: Events with the same text happen once; empty: always anew.
         facts: Further arguments of the hook, without patient data.
     """
-    at = now()
-    row_id = new_id()
-    await ledger.insert_rows(
-        tables.Outbox,
-        [
-            {
-                "id": row_id,
-                "kind": "hook",
-                "event": event,
-                "dedupe": dedupe or row_id,
-                "exam": exam,
-                "payload": msgspec.json.encode(facts or {}).decode(),
-                "state": "queued",
-                "attempts": 0,
-                "history": "[]",
-                "next_at": at,
-                "lease_owner": "",
-                "lease_until": None,
-                "created_at": at,
-                "done_at": None,
-            }
-        ],
-        on_conflict="nothing",
-    )
+    await add_to_outbox(ledger, "hook", event, exam=exam, dedupe=dedupe, payload=facts or {})
 
 
 async def run_outbox(engine: Engine, owner: str, stop: asyncio.Event) -> None:

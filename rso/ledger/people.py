@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -19,19 +19,13 @@ from rso.ledger.ledger import Ledger, new_id
 
 __all__ = [
     "Person",
-    "begin_pending",
     "change_password",
-    "create_session",
     "create_token",
-    "end_other_sessions",
-    "end_session",
-    "find_pending",
-    "find_session",
     "find_token",
     "hash_password",
     "is_disabled",
+    "person_of",
     "revoke_token",
-    "sessions_of",
     "set_disabled",
     "sign_in",
     "too_many",
@@ -44,10 +38,6 @@ _AT_ONCE = asyncio.Semaphore(2)
 _NOBODY = _HASHER.hash(secrets.token_hex(8))
 _MOST_FAILURES = 10
 _WINDOW = timedelta(minutes=1)
-_SESSION = timedelta(hours=12)
-_IDLE = timedelta(minutes=30)
-_PENDING = "pending"  # in place of a CSRF token: not a session yet
-_PENDING_TIME = timedelta(minutes=5)
 
 
 class Person(Struct, frozen=True, kw_only=True):
@@ -59,7 +49,8 @@ class Person(Struct, frozen=True, kw_only=True):
     facilities: tuple[str, ...] | None
 
 
-def _person(row: dict[str, Any]) -> Person:
+def person_of(row: dict[str, Any]) -> Person:
+    """The person of a row of ``user_account``."""
     own = tuple(msgspec.json.decode(row["facilities"], type=list[str]))
     everywhere = row["role"] in {"admin", "coordinator", "auditor"} and not own
     return Person(
@@ -156,7 +147,7 @@ async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Pe
             return "Too many attempts. Please wait a minute."
     found = await ledger.fetch("SELECT * FROM user_account WHERE email = ? AND NOT disabled", email)
     if await verify_password(password, found[0]["password_hash"] if found else ""):
-        return _person(found[0])
+        return person_of(found[0])
     at = now()
     await ledger.insert_rows(
         tables.Login,
@@ -170,97 +161,6 @@ async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Pe
 
 def _hash(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
-
-
-async def create_session(ledger: Ledger, person: Person) -> str:
-    """Begin a session; returns what the cookie holds, of which only a hash is stored."""
-    secret, at = secrets.token_urlsafe(32), now()
-    await ledger.insert_rows(
-        tables.Session,
-        [
-            {
-                "id": _hash(secret),
-                "account": person.email,
-                "data": secrets.token_urlsafe(24),  # the CSRF token
-                "created_at": at,
-                "seen_at": at,
-                "expires_at": at + _SESSION,
-            }
-        ],
-    )
-    return secret
-
-
-async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None:
-    """The person and the CSRF token of a session that is neither idle nor over."""
-    at = now()
-    rows = await ledger.fetch(
-        "SELECT s.id AS session, s.data, s.seen_at, u.* FROM web_session s JOIN user_account u"
-        " ON u.email = s.account WHERE s.id = ? AND s.expires_at > ? AND s.seen_at > ?"
-        " AND s.data <> ? AND NOT u.disabled",
-        _hash(secret),
-        at,
-        at - _IDLE,
-        _PENDING,
-    )
-    if not rows:
-        return None
-    seen: datetime = rows[0]["seen_at"]
-    if at - seen > timedelta(minutes=1):  # not a write for each request
-        await ledger.execute(
-            "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
-        )
-    return _person(rows[0]), rows[0]["data"]
-
-
-async def begin_pending(ledger: Ledger, person: Person) -> str:
-    """The password was right, the second factor is to come: a ticket for five minutes."""
-    secret, at = secrets.token_urlsafe(32), now()
-    await ledger.insert_rows(
-        tables.Session,
-        [
-            {
-                "id": _hash(secret),
-                "account": person.email,
-                "data": _PENDING,
-                "created_at": at,
-                "seen_at": at,
-                "expires_at": at + _PENDING_TIME,
-            }
-        ],
-    )
-    return secret
-
-
-async def find_pending(ledger: Ledger, secret: str) -> Person | None:
-    """Whose ticket it is."""
-    rows = await ledger.fetch(
-        "SELECT u.* FROM web_session s JOIN user_account u ON u.email = s.account"
-        " WHERE s.id = ? AND s.data = ? AND s.expires_at > ? AND NOT u.disabled",
-        _hash(secret),
-        _PENDING,
-        now(),
-    )
-    return _person(rows[0]) if rows else None
-
-
-async def sessions_of(ledger: Ledger, email: str) -> list[dict[str, Any]]:
-    """A person's open sessions."""
-    return await ledger.fetch(
-        "SELECT created_at, seen_at FROM web_session WHERE account = ? AND data <> ?"
-        " AND expires_at > ? AND seen_at > ? ORDER BY created_at",
-        email,
-        _PENDING,
-        now(),
-        now() - _IDLE,
-    )
-
-
-async def end_other_sessions(ledger: Ledger, email: str, secret: str) -> None:
-    """End every session of a person but this one."""
-    await ledger.execute(
-        "DELETE FROM web_session WHERE account = ? AND id <> ?", email, _hash(secret)
-    )
 
 
 async def change_password(ledger: Ledger, email: str, old: str, new: str) -> bool:
@@ -286,11 +186,6 @@ async def set_disabled(ledger: Ledger, email: str, *, disabled: bool) -> None:
     await ledger.execute("UPDATE user_account SET disabled = ? WHERE email = ?", disabled, email)
     if disabled:
         await ledger.execute("DELETE FROM web_session WHERE account = ?", email)
-
-
-async def end_session(ledger: Ledger, secret: str) -> None:
-    """Sign out."""
-    await ledger.execute("DELETE FROM web_session WHERE id = ?", _hash(secret))
 
 
 async def create_token(ledger: Ledger, *, email: str = "", source: str = "", name: str = "") -> str:
@@ -327,7 +222,7 @@ async def find_token(ledger: Ledger, token: str) -> Person | None:
         " WHERE t.token_hash = ? AND t.revoked_at IS NULL AND NOT u.disabled",
         _hash(token),
     )
-    return _person(rows[0]) if rows else None
+    return person_of(rows[0]) if rows else None
 
 
 async def revoke_token(ledger: Ledger, token_id: str) -> bool:

@@ -11,7 +11,8 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from msgspec import Struct
 
 from rso.engine.context import Engine
-from rso.ledger.people import Person, find_session, find_token
+from rso.ledger.people import Person, find_token
+from rso.ledger.sessions import find_session
 
 __all__ = ["COOKIE", "Identity", "checked_form", "current", "engine_of", "signed_in"]
 

@@ -8,12 +8,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
 from rso.ledger import audit
-from rso.ledger.people import (
-    change_password,
-    end_other_sessions,
-    sessions_of,
-    too_many,
-)
+from rso.ledger.people import change_password, too_many
 from rso.ledger.second_factor import (
     begin_totp,
     check_totp,
@@ -22,6 +17,7 @@ from rso.ledger.second_factor import (
     has_totp,
     provisioning_uri,
 )
+from rso.ledger.sessions import end_other_sessions, sessions_of
 from rso.web.auth import COOKIE, Identity, checked_form, engine_of, signed_in
 from rso.web.codes import qr_svg
 from rso.web.page import page

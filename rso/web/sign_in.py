@@ -6,16 +6,9 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import Cookie
 from litestar.response import Redirect
 
-from rso.ledger.people import (
-    Person,
-    begin_pending,
-    create_session,
-    end_session,
-    find_pending,
-    sign_in,
-    too_many,
-)
+from rso.ledger.people import Person, sign_in, too_many
 from rso.ledger.second_factor import check_totp, has_totp
+from rso.ledger.sessions import begin_pending, create_session, end_session, find_pending
 from rso.web.auth import COOKIE, checked_form, current, engine_of, signed_in
 from rso.web.page import page
 

@@ -22,7 +22,8 @@ from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.contacts import contacts_of
 from rso.ledger.exams import now
 from rso.ledger.holds import open_hold
-from rso.ledger.people import Person, create_session, create_token, find_session
+from rso.ledger.people import Person, create_token
+from rso.ledger.sessions import create_session, find_session
 from rso.ledger.site import load_site
 from rso.plugins import load_plugins
 from rso.settings import load_settings
