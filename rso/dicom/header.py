@@ -19,7 +19,7 @@ from rso.dicom.elements import (
     skip_undefined,
 )
 
-__all__ = ["decode_text", "scan_header"]
+__all__ = ["decode_text", "scan_beginning", "scan_header"]
 
 _LAST_GROUP = 0x0020
 _UID = re.compile(r"[0-9.]{1,64}\Z")
@@ -49,6 +49,16 @@ def scan_header(dataset: Buffer, transfer_syntax_uid: str, *, total: int | None 
         RefusedError: The Transfer Syntax is deflated.
     """
     found = _collect(dataset, transfer_syntax_uid, len(dataset) if total is None else total)
+    return _header(found, transfer_syntax_uid)
+
+
+def scan_beginning(dataset: Buffer, transfer_syntax_uid: str, total: int) -> Header:
+    """The same from a dataset's first bytes alone, if they reach beyond group 0020.
+
+    Raises:
+        NotDicomError: They do not reach that far, or cannot be read.
+    """
+    found = _scan(bytes(dataset[:_USUAL]), transfer_syntax_uid, total, whole=False)
     return _header(found, transfer_syntax_uid)
 
 

@@ -1,5 +1,6 @@
 """The spool: the one way in. What it has acknowledged is on disk."""
 
+import contextlib
 import errno
 import os
 import threading
@@ -19,7 +20,7 @@ from rso.core.errors import (
 )
 from rso.core.header import Header
 from rso.core.transport import Buffer, Provenance, Receipt
-from rso.dicom.header import scan_header
+from rso.dicom.header import scan_beginning, scan_header
 from rso.dicom.part10 import build_file_meta
 from rso.engine.quarantine import Quarantine
 from rso.engine.spool_log import SegmentLog, sync_folder
@@ -35,6 +36,7 @@ __all__ = ["LogSpool"]
 
 _LARGE = 12 << 20  # above this a dataset gets a file of its own
 _MOST_BYTES = 64 << 30
+_MOST_PIECES = 512  # the system gathers at most 1024 in one write
 
 
 class LogSpool:
@@ -96,8 +98,11 @@ class LogBatch:
                 sink.write(part)
             return sink.commit()
         self._spool.log.space.require(size)
-        whole = dataset[0] if len(dataset) == 1 else b"".join(dataset)
-        header = self.scan(whole, transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+        if len(dataset) > _MOST_PIECES:
+            dataset = [b"".join(dataset)]
+        header = self._scan_pieces(
+            dataset, size, (transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+        )
         meta = self._file_meta(header)
         record_id = new_id()
         said = InstanceMeta(
@@ -108,6 +113,16 @@ class LogBatch:
         )
         self._write(RecordType.INSTANCE, record_id, said, (meta, *dataset))
         return Receipt(record_id=record_id, header=header, size=size)
+
+    def _scan_pieces(
+        self, dataset: Sequence[Buffer], size: int, announced: tuple[str, str, str]
+    ) -> Header:
+        """Scan the first piece; only where that is not enough are all of them joined."""
+        if len(dataset) < 2:
+            return self.scan(dataset[0] if dataset else b"", *announced)
+        with contextlib.suppress(NotDicomError, IdentifierError):
+            return _agreed(scan_beginning(dataset[0], announced[0], size), *announced[1:])
+        return self.scan(b"".join(dataset), *announced)
 
     def scan(
         self,
@@ -121,18 +136,10 @@ class LogBatch:
         """Scan and check a header; what is refused leaves a copy in quarantine."""
         try:
             header = scan_header(data, transfer_syntax_uid, total=total)
-            if not header.sop_class_uid:
-                if not sop_class_uid:
-                    raise NotDicomError("element 00080016 holds no UID")
-                header = structs.replace(header, sop_class_uid=sop_class_uid)
-            if sop_instance_uid and header.sop_instance_uid != sop_instance_uid:
-                raise IdentifierError("SOP Instance UID differs from the announced one")
-            if sop_class_uid and header.sop_class_uid != sop_class_uid:
-                raise IdentifierError("SOP Class UID differs from the announced one")
+            return _agreed(header, sop_class_uid, sop_instance_uid)
         except (NotDicomError, IdentifierError) as exc:
             self._spool.quarantine.keep(data, str(exc), self.provenance)
             raise
-        return header
 
     def _file_meta(self, header: Header) -> bytes:
         return build_file_meta(
@@ -287,6 +294,19 @@ class LogSink:
             os.close(self._fd)
             self._fd = -1
         self._part.unlink(missing_ok=True)
+
+
+def _agreed(header: Header, sop_class_uid: str, sop_instance_uid: str) -> Header:
+    """The header if it says what the sender announced; completed by that where it says nothing."""
+    if not header.sop_class_uid:
+        if not sop_class_uid:
+            raise NotDicomError("element 00080016 holds no UID")
+        header = structs.replace(header, sop_class_uid=sop_class_uid)
+    if sop_instance_uid and header.sop_instance_uid != sop_instance_uid:
+        raise IdentifierError("SOP Instance UID differs from the announced one")
+    if sop_class_uid and header.sop_class_uid != sop_class_uid:
+        raise IdentifierError("SOP Class UID differs from the announced one")
+    return header
 
 
 def _volume(exc: OSError) -> NoSpaceError | VolumeError:

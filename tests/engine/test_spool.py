@@ -230,3 +230,32 @@ def _ordered(trace: str) -> bool:
             if not synced:
                 return False
     return receipts == 20
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4000, 17_000])
+def test_pieces_of_any_size_are_one_dataset(
+    tmp_path: Path, dataset: tuple[bytes, str], size: int
+) -> None:
+    """Thousands of small ones too: the header is found across them, the bytes stay in order."""
+    data, syntax = dataset
+    spool = LogSpool(tmp_path / "spool" / "a")
+    batch = spool.open_batch(PROVENANCE)
+    whole = batch.append([data], transfer_syntax_uid=syntax)
+    sink = batch.open(transfer_syntax_uid=syntax)
+    for start in range(0, len(data), size):
+        sink.write(data[start : start + size])
+    assert sink.commit().header == whole.header
+    with pytest.raises(NotDicomError):
+        batch.append([], transfer_syntax_uid=syntax)
+    with pytest.raises(IdentifierError):
+        batch.append(
+            [data[:20_000], data[20_000:]], transfer_syntax_uid=syntax, sop_instance_uid="1.2.3"
+        )
+    reader = SpoolReader(tmp_path / "spool" / "a")
+    _, first, second = drain(reader)
+    assert isinstance(first, InstanceRecord)
+    assert isinstance(second, InstanceRecord)
+    assert first.part10 is not None
+    assert second.part10 is not None
+    assert bytes(second.part10[second.dataset_offset :]) == data
+    spool.close()

@@ -19,7 +19,9 @@ class Part:
     def __init__(self, batch: Batch, study_instance_uid: str) -> None:
         self._batch = batch
         self._study = study_instance_uid
-        self._held = bytearray()
+        # Chunks as they came: joining them would cost more than all the rest.
+        self._held: list[bytes | bytearray] = []
+        self._size = 0
         self._sink: Sink | None = None
         self._class = self._instance = ""
         self._error: Exception | None = None
@@ -28,30 +30,41 @@ class Part:
         """Take the next bytes; after an error the rest is dropped."""
         if self._error is not None:
             return
-        self._held += data
-        if self._sink is None and len(self._held) >= _META:
+        self._held.append(data)
+        self._size += len(data)
+        if self._sink is None and self._size >= _META:
             self._begin()
-        if self._sink is not None and len(self._held) >= _FLUSH:
+        if self._sink is not None and self._size >= _FLUSH:
             await self._flush()
 
     def _begin(self) -> None:
+        head = b"".join(self._held)
         try:
-            meta = read_file_meta(self._held)
+            meta = read_file_meta(head)
             refuse_dicomdir(meta)
         except RsoError as exc:
             self._error = exc
-            self._held = bytearray()
+            self._take()
             return
         self._class, self._instance = meta.sop_class_uid, meta.sop_instance_uid
-        del self._held[: meta.dataset_offset]
+        self._held = [head[meta.dataset_offset :]]
+        self._size = len(self._held[0])
         # The file meta announces nothing: what counts is the dataset itself.
         self._sink = self._batch.open(transfer_syntax_uid=meta.transfer_syntax_uid)
 
+    def _take(self) -> list[bytes | bytearray]:
+        held, self._held, self._size = self._held, [], 0
+        return held
+
+    def _write(self, chunks: list[bytes | bytearray]) -> None:
+        assert self._sink is not None
+        for chunk in chunks:
+            self._sink.write(chunk)
+
     async def _flush(self) -> None:
         assert self._sink is not None
-        held, self._held = self._held, bytearray()
         try:
-            await asyncio.to_thread(self._sink.write, held)
+            await asyncio.to_thread(self._write, self._take())
         except Exception as exc:
             self._error = exc
             self._sink.abort()
@@ -84,7 +97,7 @@ class Part:
     def _commit(self) -> Receipt:
         assert self._sink is not None
         try:
-            self._sink.write(self._held)
+            self._write(self._take())
             return self._sink.commit()
         except BaseException:
             self._sink.abort()
