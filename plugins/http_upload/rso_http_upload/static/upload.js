@@ -141,7 +141,8 @@ const wanted = () => groups().filter((group) => chosen.get(group.key)).flatMap((
 function ready() {
   const count = wanted().filter((file) => file.state !== "stored").length;
   byId("start").disabled = active !== null || !count;
-  byId("start").textContent = failures ? `Send the ${count} that failed again` : `Send ${count} images`;
+  const word = failures ? `Send the ${count} that failed again` : `Send ${count} images`;
+  byId("start").textContent = count ? word : "Nothing is left to send";
 }
 
 let due = false;
