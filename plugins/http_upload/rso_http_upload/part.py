@@ -21,10 +21,15 @@ class Part:
         self._study = study_instance_uid
         # Chunks as they came: joining them would cost more than all the rest.
         self._held: list[bytes | bytearray] = []
-        self._size = 0
+        self._size = self._in_sink = 0
         self._sink: Sink | None = None
         self._class = self._instance = ""
         self._error: Exception | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes that it has in memory."""
+        return self._in_sink + self._size
 
     async def feed(self, data: bytes | bytearray) -> None:
         """Take the next bytes; after an error the rest is dropped."""
@@ -53,6 +58,7 @@ class Part:
         self._sink = self._batch.open(transfer_syntax_uid=meta.transfer_syntax_uid)
 
     def _take(self) -> list[bytes | bytearray]:
+        self._in_sink += self._size
         held, self._held, self._size = self._held, [], 0
         return held
 

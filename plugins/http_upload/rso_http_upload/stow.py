@@ -24,7 +24,8 @@ __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
 _SPACE_STEP = 64 << 20
-_PARTS_AT_ONCE = 6
+_PARTS_AT_ONCE = 12
+_BYTES_AT_ONCE = 24 << 20
 
 
 @post("/dicomweb/studies", status_code=200, request_max_body_size=None)
@@ -128,13 +129,18 @@ class _Keeping:
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[Result]] = []
-        self._room = asyncio.Semaphore(_PARTS_AT_ONCE)
+        self._waiting: dict[asyncio.Task[Result], int] = {}
 
     async def add(self, part: Part) -> None:
-        """Keep a whole part; waits when too many do."""
-        await self._room.acquire()
+        """Keep a whole part; waits while too many, or too large ones, do."""
+        while len(self._waiting) >= _PARTS_AT_ONCE or sum(self._waiting.values()) > _BYTES_AT_ONCE:
+            await asyncio.wait(self._waiting, return_when=asyncio.FIRST_COMPLETED)
+            # Their callbacks run in the next turn of the loop.
+            await asyncio.sleep(0)
+        size = part.held
         task = asyncio.create_task(part.finish())
-        task.add_done_callback(lambda _: self._room.release())
+        self._waiting[task] = size
+        task.add_done_callback(lambda done: self._waiting.pop(done, None))
         self._tasks.append(task)
 
     async def results(self) -> list[Result]:
