@@ -8,15 +8,16 @@ from pathlib import Path
 import structlog
 from pyftpdlib.exceptions import FilesystemError
 
-from rso.dicom.deposit import deposit_part10, refuse_dicomdir
+from rso.dicom.deposit import deposit_part10, deposit_zip, refuse_dicomdir
 from rso.dicom.part10 import read_file_meta, walk, walk_bytes
-from rso.dicom.zip_reader import SIGNATURE, is_zip_complete, open_zip
+from rso.dicom.zip_reader import SIGNATURE, is_zip_complete
 from rso.ledger import new_id
 from rso.plugins import (
     Batch,
     IntakeError,
     NoSpaceError,
     NotDicomError,
+    Receipt,
     RefusedError,
     RsoError,
     Spool,
@@ -238,15 +239,16 @@ class Upload:
         if not is_zip_complete(path):
             return self._incomplete("the ZIP's directory is missing")
         kept, skipped = 0, 0
-        for member in open_zip(path):
-            try:
-                with member.open() as stream:
-                    deposit_part10(self._batch(), stream)
-                kept += 1
-            except (NotDicomError, RefusedError):
-                skipped += 1
-            except ValueError as exc:
-                raise NotDicomError("the ZIP is broken") from exc
+        failed: IntakeError | None = None
+        for result in deposit_zip(self._batch(), path):
+            if isinstance(result, (NoSpaceError, VolumeError)):
+                raise result
+            if isinstance(result, IntakeError):
+                failed = result
+            kept += isinstance(result, Receipt)
+            skipped += result is None
+        if failed is not None:
+            raise NotDicomError(f"{kept} instances are kept, not all: {failed}")
         if not kept:
             raise NotDicomError("the ZIP holds no DICOM instance")
         return f"226 Kept {kept} instances, skipped {skipped} other files."

@@ -342,6 +342,10 @@ def test_a_zip_is_kept_whole(server: Server, north: ftplib.FTP, image: bytes) ->
     reply = north.storbinary("STOR cd.zip", io.BytesIO(data[-30:]), rest=len(data) - 30)
     assert reply == "226 Kept 2 instances, skipped 1 other files."
     assert len(server.spool.kept) == 2
+    damaged = bytearray(data)
+    damaged[2000:2100] = bytes(100)
+    with pytest.raises(ftplib.error_perm, match="550 Not kept: 1 instances are kept, not all"):
+        north.storbinary("STOR broken.zip", io.BytesIO(bytes(damaged)))
 
 
 def test_active_mode_goes_to_the_caller_only(

@@ -1,7 +1,6 @@
 """STOW-RS (PS3.18 10.5): multipart/related as a stream, and ZIP files."""
 
 import asyncio
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from litestar import Request, Response, post
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath, FromQuery
 
-from rso.dicom.deposit import deposit_part10
-from rso.dicom.zip_reader import open_zip
+from rso.dicom.deposit import deposit_zip
 from rso.ledger import new_id
-from rso.plugins import Batch, NoSpaceError, NotDicomError, Provenance, RefusedError, RsoError
+from rso.plugins import Batch, NoSpaceError, NotDicomError, Provenance, Receipt, RefusedError
 from rso_http_upload.answer import Result, failure, store_response
 from rso_http_upload.callers import exam_of, facility_of
 from rso_http_upload.part import Part
@@ -193,21 +191,16 @@ async def _to_disk(request: Ask, receiver: HttpUpload, path: Path) -> None:
 
 def _unpack(batch: Batch, path: Path) -> tuple[list[Result], int]:
     results, skipped = [], 0
-    with contextlib.closing(open_zip(path)) as members:
-        for member in members:
-            try:
-                with member.open() as stream:
-                    header = deposit_part10(batch, stream).header
-                results.append(
-                    Result(
-                        sop_class_uid=header.sop_class_uid,
-                        sop_instance_uid=header.sop_instance_uid,
-                    )
-                )
-            except (NotDicomError, RefusedError):
-                skipped += 1
-            except RsoError as exc:
-                results.append(failure(exc))
+    for result in deposit_zip(batch, path):
+        if isinstance(result, Receipt):
+            header = result.header
+            results.append(
+                Result(sop_class_uid=header.sop_class_uid, sop_instance_uid=header.sop_instance_uid)
+            )
+        elif result is not None:
+            results.append(failure(result))
+        else:
+            skipped += 1
     return results, skipped
 
 

@@ -177,7 +177,14 @@ class TestHttpUpload(ReceiverContract):
         encrypted = bytearray(packed([("a.dcm", image)]))
         encrypted[encrypted.rindex(b"PK\x01\x02") + 8] |= 1
         status, answer = web.zip(bytes(encrypted))
-        assert (status, answer["skipped"]) == (400, 1)
+        assert (status, answer["reasons"]) == (409, ["encrypted"])
+        damaged = bytearray(packed([("a.dcm", image), ("b.dcm", image)]))
+        damaged[2000:2100] = bytes(100)
+        status, answer = web.zip(bytes(damaged))
+        assert status == 202  # the other is kept; the broken one is not called skipped
+        assert "file 1 of the ZIP is broken" in answer["reasons"][0]
+        assert len(spool.kept) == 1
+        spool.kept.clear()
         assert not spool.kept
 
 
