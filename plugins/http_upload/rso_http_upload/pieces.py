@@ -18,6 +18,8 @@ from rso.plugins import (
 
 __all__ = ["OffsetError", "Pieces"]
 
+_LOCKS = 64
+
 
 class OffsetError(Exception):
     """A piece that does not go on where the last one ended; ``offset`` is where that is."""
@@ -34,7 +36,8 @@ class Pieces:
         self._context = context
         self.most_bytes = most_bytes
         self._expire_seconds = expire_seconds
-        self._locks: dict[Path, asyncio.Lock] = {}
+        # A lock of its own for each path would have to go some day, and somebody waits for it.
+        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
 
     def _path(self, exam_number: str, uid: str, length: int) -> Path:
         # Two people who send the same instance go on with each other's; their digests agree.
@@ -61,16 +64,11 @@ class Pieces:
             IntakeError: It cannot be kept; the pieces are forgotten unless the disk is at fault.
         """
         path = self._path(provenance.exam_number, uid, length)
-        lock = self._locks.setdefault(path, asyncio.Lock())
-        try:
-            async with lock:
-                size = await asyncio.to_thread(self._append, path, data, offset, length)
-                if size < length:
-                    return size, None
-                return size, await asyncio.to_thread(self._keep, path, provenance, uid)
-        finally:
-            if not lock.locked():
-                self._locks.pop(path, None)
+        async with self._locks[hash(path) % _LOCKS]:
+            size = await asyncio.to_thread(self._append, path, data, offset, length)
+            if size < length:
+                return size, None
+            return size, await asyncio.to_thread(self._keep, path, provenance, uid)
 
     def _append(self, path: Path, data: bytes, offset: int, length: int) -> int:
         if not offset:
