@@ -28,6 +28,7 @@ __all__ = [
 
 _ROLES = ("customer", "technician", "coordinator", "admin")
 _ONE_PRESS_SECONDS = 30
+_ONE_DIGEST_SECONDS = 600
 
 
 async def reachable(engine: Engine, facility: str) -> list[dict[str, Any]]:
@@ -48,23 +49,29 @@ async def reachable(engine: Engine, facility: str) -> list[dict[str, Any]]:
     return found
 
 
-async def notify_event(engine: Engine, event: str, exam: Exam | None) -> int:
-    """Tell everybody who wants to hear of an event, each on the first channel that works."""
+async def notify_event(
+    engine: Engine, event: str, exam: Exam | None, facts: Mapping[str, Any] | None = None
+) -> int:
+    """Tell everybody who wants to hear of an event, each on the first channel that works.
+
+    Once per exam, event and cause (a destination and its code); holds without an exam are told
+    once in ten minutes a facility.
+    """
     if event not in EVENTS or (event == "exam_created" and exam and exam.origin is Origin.IMAGES):
         return 0
-    people: list[tuple[str, str, str]] = []
-    ledger = engine.ledger
+    ledger, facts = engine.ledger, facts or {}
     if exam is not None:
-        people += [
-            ("user", person["email"], person["role"])
-            for person in await people_of_facility(ledger, exam.facility, _ROLES)
-        ]
-        people += [("radiologist", code, "radiologist") for code in await _readers(ledger, exam)]
+        facility = exam.facility
+        about = f"{exam.id}:{facts.get('destination', '')}:{facts.get('code', '')}"
     else:
-        people += [
-            ("user", person["email"], person["role"])
-            for person in await people_of_facility(ledger, "", _ROLES)
-        ]
+        facility = await _facility_of_hold(ledger, str(facts.get("hold", "")))
+        about = f"{facility}:{int(now().timestamp()) // _ONE_DIGEST_SECONDS}"
+    people = [
+        ("user", person["email"], person["role"])
+        for person in await people_of_facility(ledger, facility, _ROLES)
+    ]
+    if exam is not None:
+        people += [("radiologist", code, "radiologist") for code in await _readers(ledger, exam)]
     written = 0
     for kind, owner, role in people:
         contacts = [
@@ -74,10 +81,14 @@ async def notify_event(engine: Engine, event: str, exam: Exam | None) -> int:
             and wants(role, event, contact["events"].split(), exam.priority.value if exam else "")
         ]
         if contacts:
-            about = exam.id if exam else "site"
             dedupe = f"notify:{about}:{event}:{kind}:{owner}"
             written += await _write(ledger, event, exam, contacts, dedupe=dedupe)
     return written
+
+
+async def _facility_of_hold(ledger: Ledger, hold_id: str) -> str:
+    rows = await ledger.fetch("SELECT facility FROM hold WHERE id = ?", hold_id) if hold_id else []
+    return str(rows[0]["facility"]) if rows else ""
 
 
 async def _readers(ledger: Ledger, exam: Exam) -> list[str]:
@@ -130,7 +141,10 @@ async def notify_people(
                     ledger, "manual", exam, [*own[:1], *others], dedupe=dedupe, actor=actor
                 )
         if written:
-            facts = {"people": ", ".join(sorted(chosen)), "messages": str(written)}
+            facts = {
+                "people": ", ".join(sorted(set(chosen) & set(within))),
+                "messages": str(written),
+            }
             await audit.append(
                 ledger, actor=actor, action="people notified", facility=exam.facility,
                 exam=exam.number, facts=facts,

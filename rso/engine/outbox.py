@@ -91,7 +91,7 @@ async def _deliver(engine: Engine, owner: str, row: dict[str, Any]) -> None:
         else:
             history[name] = "done"
     if history.get("rso") != "done":
-        await notify_event(engine, row["event"], exam)
+        await notify_event(engine, row["event"], exam, facts)
         history["rso"] = "done"
     done = all(result == "done" for result in history.values())
     attempts = row["attempts"] + 1

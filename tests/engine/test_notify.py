@@ -28,9 +28,10 @@ from rso.engine.notify import (
     retry_notification,
 )
 from rso.engine.notify_loop import send_due
-from rso.ledger import Ledger
+from rso.ledger import Ledger, new_id
 from rso.ledger.contacts import add_contact, confirm_contact, contacts_of, leave
 from rso.ledger.exams import now
+from rso.ledger.holds import open_hold
 from rso.ledger.site import load_site
 from rso.plugins import Plugins, hookimpl
 from rso.settings import Settings, load_settings
@@ -183,6 +184,40 @@ async def test_an_event_is_told_once(world: World) -> None:
     await world.run()
     assert [m.address for m in world.sms.sent] == ["+12025550100"]
     assert not world.email.sent
+
+
+async def test_a_hold_without_an_exam_tells_its_facility(world: World) -> None:
+    """Coordinators of that facility, again for the next one, and not for each of a flood."""
+    own = {"email": "own@example.org", "role": "coordinator", "facilities": ["SOUTH"],
+           "contacts": [{"channel": "sms", "address": "+12025550177"}]}  # fmt: skip
+    await load_site(world.ledger, {"user": [own]})
+    for _ in range(3):
+        await open_hold(
+            world.ledger, kind="study", facility="SOUTH", study=new_id(), row=9,
+            reason="wrong number", alarm=False, evidence={},
+        )  # fmt: skip
+    holds = await world.ledger.fetch("SELECT id FROM hold")
+    for row in holds:
+        await notify_event(world.engine, "study_held", None, {"hold": str(row["id"])})
+    await world.run()
+    assert [m.address for m in world.sms.sent] == ["+12025550177"]
+    assert [m.address for m in world.email.sent] == ["boss@example.org"]
+    # The next window has its own message.
+    await world.ledger.execute("UPDATE outbox SET dedupe = 'earlier:' || dedupe")
+    await notify_event(world.engine, "study_held", None, {"hold": str(holds[0]["id"])})
+    await world.run()
+    assert len(world.sms.sent) == 2
+
+
+async def test_another_cause_is_told_again(world: World) -> None:
+    """A second destination that stops, or a recall, is no repetition of the first."""
+    exam = await world.exam()
+    for code in ("C000", "C000", "recall"):
+        await notify_event(
+            world.engine, "delivery_failed", exam, {"destination": "PACS", "code": code}
+        )
+    await world.run()
+    assert len(world.email.sent) == 2
 
 
 async def test_a_provider_that_is_away_hands_over_to_the_next(world: World) -> None:
