@@ -98,6 +98,8 @@ async def check_totp(ledger: Ledger, email: str, code: str) -> bool:
     email = email.lower()
     async with ledger.transaction():
         row = await _row(ledger, email)
+        if not row["totp_secret"] or row["totp_secret"].startswith(_OPEN):
+            return False  # nothing to be right about
         step = _step_of(row["totp_secret"], code, row["totp_last_step"])
         if step is not None:
             done = await ledger.fetch(

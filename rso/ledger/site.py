@@ -316,7 +316,8 @@ async def export_site(ledger: Ledger) -> dict[str, Any]:
 
 async def _contacts(ledger: Ledger, kind: str, owner: str) -> list[ContactEntry]:
     rows = await ledger.fetch(
-        "SELECT * FROM contact WHERE owner_kind = ? AND owner = ? ORDER BY position, id",
+        "SELECT * FROM contact WHERE owner_kind = ? AND owner = ? AND verified_at IS NOT NULL"
+        " ORDER BY position, id",
         kind,
         owner,
     )

@@ -124,7 +124,7 @@ async def add_mine(request: Ask) -> Response[Any]:
     channel = form.get("channel", "")
     if channel not in engine.plugins.notifiers:
         return await _mine(request, me, "Choose a channel.")
-    if await too_many(engine.ledger, f"code:{me.person.email}"):
+    if await too_many(engine.ledger, f"contact:{me.person.email}"):
         return await _mine(request, me, "Too many codes; please wait a minute.")
     kind, config = engine.plugins.notifiers[channel]
     notifier = kind(config)
