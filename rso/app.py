@@ -16,6 +16,7 @@ from rso.engine.context import Engine
 from rso.web import (
     active_list,
     admin,
+    admin_retention,
     api,
     audit_page,
     download,
@@ -56,6 +57,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             *active_list.HANDLERS,
             *pages.HANDLERS,
             *admin.HANDLERS,
+            *admin_retention.HANDLERS,
             *audit_page.HANDLERS,
             *download.HANDLERS,
             *holds_api.HANDLERS,

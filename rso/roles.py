@@ -28,6 +28,7 @@ from rso.engine.dispatch import Dispatcher
 from rso.engine.intake_loop import IntakeLoop
 from rso.engine.notify_loop import run_notifications
 from rso.engine.outbox import run_outbox
+from rso.engine.purge import run_purge
 from rso.engine.reconcile import reconcile
 from rso.engine.settle import run_settle
 from rso.engine.snapshot import SourceSnapshot, write_snapshot
@@ -157,6 +158,7 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
             run_notifications(engine, owner, stop),
             Dispatcher(engine, owner).run(stop),
             _keep_snapshot(engine, stop),
+            run_purge(engine, stop),
         ]
         ready([])
         async with asyncio.TaskGroup() as group:

@@ -21,6 +21,7 @@ __all__ = [
     "Document",
     "Intake",
     "Notify",
+    "Retention",
     "Settings",
     "Site",
     "Turnaround",
@@ -90,6 +91,12 @@ class Turnaround(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
         return (self.stat_minutes, self.urgent_minutes, self.routine_minutes)[rank]
 
 
+class Retention(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section ``[retention]``; how long is said by each facility."""
+
+    purge: Annotated[bool, Meta(description="purge once an hour by itself")] = False
+
+
 class Document(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -100,6 +107,7 @@ class Document(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     web: Web = Web()
     notify: Notify = Notify()
     turnaround: Turnaround = Turnaround()
+    retention: Retention = Retention()
     plugins: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +121,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     web: Web
     notify: Notify
     turnaround: Turnaround
+    retention: Retention
     data_dir: Path
     archive_dir: Path
     plugins: dict[str, dict[str, Any]]
@@ -157,6 +166,7 @@ def load_settings(path: Path | None = None) -> Settings:
         web=document.web,
         notify=_notify(document.notify, folder),
         turnaround=document.turnaround,
+        retention=document.retention,
         data_dir=data_dir,
         archive_dir=data_dir / _archive_folder(document.archive.url, file),
         plugins=document.plugins,

@@ -85,6 +85,10 @@ class LocalArchive:
             return
         source.rename(path)
 
+    def remove(self, record_id: str) -> None:
+        """Take one file away; one that is gone already is as good."""
+        self.path(record_id).unlink(missing_ok=True)
+
     def sync(self) -> None:
         """Make every file written so far durable: one sync of the volume for many files.
 

@@ -38,6 +38,14 @@ class _Arrival(Struct, frozen=True, kw_only=True):
     conflict: bool = False
 
 
+class _Return(Struct, frozen=True, kw_only=True):
+    """An instance that was purged and came again: kept again, under its new record's key."""
+
+    record: InstanceRecord
+    instance: str
+    study: str
+
+
 async def take_records(engine: Engine, records: Sequence[Record], *, discard: bool = True) -> int:
     """Take records in; returns how many instances were new.
 
@@ -51,8 +59,10 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     """
     instances = [r for r in records if isinstance(r, InstanceRecord)]
     digests = await asyncio.to_thread(_digests, instances)
-    arrivals, duplicates = await _select_new(engine.ledger, instances, digests)
-    await asyncio.to_thread(_store, engine, arrivals)
+    arrivals, duplicates, returns = await _select_new(engine.ledger, instances, digests)
+    await asyncio.to_thread(
+        _store, engine, [a.record for a in arrivals] + [a.record for a in returns]
+    )
     async with engine.ledger.transaction():
         await _note_batches(engine.ledger, records)
         await _note_alerts(engine.ledger, records)
@@ -61,6 +71,8 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
             groups[arrival.record.provenance.facility].append(arrival)
         for facility, group in groups.items():
             await _take_facility(engine, facility, group)
+        for again in returns:
+            await _take_back(engine, again)
     if discard:
         for record in duplicates:
             if record.path is not None:
@@ -86,8 +98,9 @@ def _large(record: InstanceRecord) -> Any:
 
 async def _select_new(
     ledger: Ledger, instances: Sequence[InstanceRecord], digests: Sequence[str]
-) -> tuple[list[_Arrival], list[InstanceRecord]]:
+) -> tuple[list[_Arrival], list[InstanceRecord], list[_Return]]:
     """Part what is new from what is kept: same facility, SOP Instance UID and digest."""
+    purged: dict[str, str] = {}
     known: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     wanted: dict[str, set[str]] = defaultdict(set)
     for record in instances:
@@ -95,29 +108,33 @@ async def _select_new(
     for facility, uids in wanted.items():
         marks = ",".join("?" * len(uids))
         for row in await ledger.fetch(
-            "SELECT id, sop_instance_uid, digest FROM instance"  # noqa: S608
+            "SELECT id, sop_instance_uid, digest, study, purged_at FROM instance"  # noqa: S608
             f" WHERE facility = ? AND sop_instance_uid IN ({marks})",
             facility,
             *uids,
         ):
             known[facility, row["sop_instance_uid"]][row["digest"]] = row["id"]
-    arrivals, duplicates = [], []
+            if row["purged_at"] is not None:
+                purged[row["id"]] = row["study"]
+    arrivals, duplicates, returns = [], [], []
     for record, digest in zip(instances, digests, strict=True):
         kept = known[record.provenance.facility, record.header.sop_instance_uid]
         if digest not in kept:
             arrivals.append(_Arrival(record=record, digest=digest, conflict=bool(kept)))
+            kept[digest] = record.record_id
+        elif study := purged.pop(kept[digest], ""):
+            returns.append(_Return(record=record, instance=kept[digest], study=study))
             kept[digest] = record.record_id
         elif kept[digest].replace("-", "") == record.record_id.replace("-", ""):
             # The same record again, after a crash: its row is there, its file perhaps not.
             arrivals.append(_Arrival(record=record, digest=digest, conflict=len(kept) > 1))
         else:
             duplicates.append(record)
-    return arrivals, duplicates
+    return arrivals, duplicates, returns
 
 
-def _store(engine: Engine, arrivals: Sequence[_Arrival]) -> None:
-    for arrival in arrivals:
-        record = arrival.record
+def _store(engine: Engine, records: Sequence[InstanceRecord]) -> None:
+    for record in records:
         if record.part10 is not None:
             engine.archive.put(record.record_id, record.part10)
         else:
@@ -192,6 +209,30 @@ async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[_Arri
     for study_id, group in by_study.items():
         fresh = [a.record.record_id for a in group if not a.conflict]
         await _take_study(engine, states[study_id]["id"], fresh)
+
+
+async def _take_back(engine: Engine, again: _Return) -> None:
+    """Let a purged instance be there again; what was delivered of it stays delivered."""
+    ledger, record = engine.ledger, again.record
+    # The new key is the new record's, so that the same record, read again, finds itself.
+    await ledger.execute(
+        "UPDATE instance SET id = ?, batch = ?, dataset_offset = ?, received_at = ?,"
+        " purged_at = NULL, removed_at = NULL WHERE id = ?",
+        record.record_id,
+        record.batch_id,
+        record.dataset_offset,
+        now(),
+        again.instance,
+    )
+    for table in ("delivery_item", "hold"):
+        await ledger.execute(
+            f"UPDATE {table} SET instance = ? WHERE instance = ?",  # noqa: S608
+            record.record_id,
+            again.instance,
+        )
+    # An interrupted purge may have left the old file, which now no row names.
+    await asyncio.to_thread(engine.archive.remove, again.instance)
+    await _take_study(engine, again.study, [record.record_id])
 
 
 def _incoming(record: InstanceRecord) -> IncomingStudy:

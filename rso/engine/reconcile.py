@@ -27,7 +27,7 @@ async def reconcile(engine: Engine) -> int:
     """Check the newest instances against their files; returns how many are damaged."""
     rows = await engine.ledger.fetch(
         "SELECT id, size, dataset_offset, sop_instance_uid, facility FROM instance"
-        " WHERE received_at > ? ORDER BY id DESC LIMIT ?",
+        " WHERE received_at > ? AND purged_at IS NULL ORDER BY id DESC LIMIT ?",
         now() - _WINDOW,
         _MOST,
     )

@@ -6,7 +6,7 @@ are decided anew. What people typed (exams, users) is not in the files: that is 
 
 import asyncio
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from rso.engine.intake import take_records
 from rso.engine.spool_reader import InstanceRecord
 from rso.engine.spool_segment import StoredProvenance
 from rso.ledger.exams import now
+from rso.ledger.retention import mark_leaving
 
 __all__ = ["read_archived", "reindex"]
 
@@ -71,9 +72,23 @@ async def reindex(engine: Engine, progress: Callable[[int], None] = lambda _: No
             continue
         read += 1
         if len(group) >= _GROUP:
-            await take_records(engine, group, discard=False)
+            await _bring_back(engine, group)
             group = []
             progress(read)
-    await take_records(engine, group, discard=False)
+    await _bring_back(engine, group)
     progress(read)
     return read
+
+
+async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> None:
+    """Take in what no row names; a purged instance's file that came back leaves again."""
+    ids = [record.record_id for record in records]
+    marks = ",".join("?" * len(ids)) or "''"
+    known = await engine.ledger.fetch(
+        f"SELECT id, purged_at FROM instance WHERE id IN ({marks})",  # noqa: S608
+        *ids,
+    )
+    await mark_leaving(engine.ledger, [row["id"] for row in known if row["purged_at"] is not None])
+    named = {str(row["id"]) for row in known}
+    new = [record for record in records if record.record_id not in named]
+    await take_records(engine, new, discard=False)

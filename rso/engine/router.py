@@ -128,7 +128,8 @@ async def _never_queued(ledger: Ledger, delivery: str, study_id: str) -> list[st
     rows = await ledger.fetch(
         "SELECT i.id FROM instance i LEFT JOIN delivery_item d"
         " ON d.instance = i.id AND d.delivery = ?"
-        " WHERE i.study = ? AND NOT i.conflict AND d.id IS NULL ORDER BY i.id",
+        " WHERE i.study = ? AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
+        " ORDER BY i.id",
         delivery,
         study_id,
     )
@@ -140,7 +141,7 @@ async def _requeue_cancelled(ledger: Ledger, delivery: str, study_id: str) -> No
     await ledger.execute(
         "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?"
         " WHERE delivery = ? AND state = 'cancelled'"
-        " AND instance IN (SELECT id FROM instance WHERE study = ?)",
+        " AND instance IN (SELECT id FROM instance WHERE study = ? AND purged_at IS NULL)",
         now(),
         delivery,
         study_id,

@@ -223,6 +223,8 @@ async def resume_items(
     touched = await ledger.fetch(
         "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?,"  # noqa: S608
         f" lease_owner = '', lease_until = NULL WHERE state IN {states} AND {where}"
+        # What has left the archive cannot be sent any more.
+        " AND instance IN (SELECT id FROM instance WHERE purged_at IS NULL)"
         " RETURNING delivery",
         now(),
         value,

@@ -23,6 +23,7 @@ from rso.ledger.site_document import (
     RadiologistEntry,
     SiteDocument,
     SourceEntry,
+    TurnaroundEntry,
     UserEntry,
 )
 
@@ -148,10 +149,16 @@ async def _load_contacts(
 
 
 async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
-    settings = {
+    rows = await ledger.fetch("SELECT settings FROM facility WHERE code = ?", entry.code)
+    settings: dict[str, Any] = msgspec.json.decode(rows[0]["settings"]) if rows else {}
+    said = {
         "settle_seconds": entry.settle_seconds,
-        "allow_empty_demographics": entry.allow_empty_demographics,
+        "allow_empty_demographics": entry.allow_empty_demographics or None,
+        "retention_days": entry.retention_days,
+        "turnaround": msgspec.to_builtins(entry.turnaround) or None,
     }
+    # What the document does not speak of stays.
+    settings = {k: v for k, v in (settings | said).items() if v is not None}
     await _upsert(
         ledger,
         tables.Facility,
@@ -344,6 +351,8 @@ async def _facility(ledger: Ledger, row: Mapping[str, Any]) -> FacilityEntry:
         issuer_of_patient_id=row["issuer_of_patient_id"],
         settle_seconds=settings.get("settle_seconds"),
         allow_empty_demographics=bool(settings.get("allow_empty_demographics")),
+        retention_days=settings.get("retention_days"),
+        turnaround=msgspec.convert(settings.get("turnaround") or {}, TurnaroundEntry),
         sources=[
             SourceEntry(
                 password=s.password_hash,

@@ -15,6 +15,7 @@ __all__ = [
     "RadiologistEntry",
     "SiteDocument",
     "SourceEntry",
+    "TurnaroundEntry",
     "UserEntry",
 ]
 
@@ -59,6 +60,16 @@ class AttachmentEntry(
         )
 
 
+class TurnaroundEntry(
+    _Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Targets in minutes from the request to the last delivery; ``None``: the site's own."""
+
+    stat_minutes: Annotated[int, Meta(ge=1, le=525_600)] | None = None
+    urgent_minutes: Annotated[int, Meta(ge=1, le=525_600)] | None = None
+    routine_minutes: Annotated[int, Meta(ge=1, le=525_600)] | None = None
+
+
 class FacilityEntry(
     _Entry, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -69,6 +80,8 @@ class FacilityEntry(
     issuer_of_patient_id: Annotated[str, Meta(max_length=64)] = ""
     settle_seconds: Annotated[float, Meta(gt=0)] | None = None
     allow_empty_demographics: bool = False
+    retention_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    turnaround: TurnaroundEntry = TurnaroundEntry()
     sources: list[SourceEntry] = field(default_factory=list)
     radiologists: list[AttachmentEntry] = field(default_factory=list)
 

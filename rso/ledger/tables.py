@@ -241,6 +241,8 @@ class Instance(Table, tablename="instance"):
     conflict = Boolean(default=False)  # same SOP Instance UID, other digest: held on its own
     batch = UUID()
     received_at = Timestamptz()
+    purged_at = Timestamptz(null=True, default=None)  # its file may go, nobody reads it any more
+    removed_at = Timestamptz(null=True, default=None)  # its file is gone
 
 
 class Hold(Table, tablename="hold"):

@@ -32,6 +32,7 @@ Ask = Request[Any, Any, Any]
 Entry = dict[str, Any]
 _ROLES = Role.__args__  # type: ignore[attr-defined]
 _EMPTY_ROWS = 2
+_TARGETS = ("stat_minutes", "urgent_minutes", "routine_minutes")
 _SECTIONS = {"facilities": "facility", "radiologists": "radiologist", "users": "user"}
 _KEYS = {"facility": "code", "radiologist": "code", "user": "email"}
 
@@ -155,6 +156,13 @@ def _rows(form: dict[str, str], name: str, first: str) -> list[dict[str, str]]:
     return [row for _, row in sorted(found.items()) if row.get(first)]
 
 
+def _number(text: str) -> float | str | None:
+    """A number; what is none stays as it was typed, to be refused with its place."""
+    if text.isdecimal():
+        return int(text)
+    return (float(text) if text.replace(".", "", 1).isdecimal() else text) or None
+
+
 def _facility(form: dict[str, str], old: Entry) -> Entry:
     sources = []
     before = {(s["channel"], s["identity"]): s for s in old.get("sources", [])}
@@ -182,13 +190,14 @@ def _facility(form: dict[str, str], old: Entry) -> Entry:
                 "priorities": _words(row.get("priorities", "").lower()),
             }
         )
-    seconds = form.get("settle_seconds", "")
     return {
         **old,
         "code": form.get("code", ""),
         "name": form.get("name", ""),
         "issuer_of_patient_id": form.get("issuer_of_patient_id", ""),
-        "settle_seconds": float(seconds) if seconds.replace(".", "", 1).isdecimal() else None,
+        "settle_seconds": _number(form.get("settle_seconds", "")),
+        "retention_days": _number(form.get("retention_days", "")),
+        "turnaround": {name: _number(form.get(name, "")) for name in _TARGETS},
         "sources": sources,
         "radiologists": attached,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Request, get
+from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Stream
 
@@ -68,7 +69,9 @@ async def download(request: Request[Any, Any, Any], number: FromPath[str]) -> St
     me.require("customer", "technician", "coordinator")
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    rows = await exam_instances(engine.ledger, exam)
+    rows = [r for r in await exam_instances(engine.ledger, exam) if r["purged_at"] is None]
+    if not rows:
+        raise NotFoundException("no images of this exam are in the archive")
     series: dict[str, int] = {}
     files = []
     for index, row in enumerate(rows, 1):

@@ -68,16 +68,18 @@ async def manifest(request: Ask, number: FromPath[str], data: JSONBody[Manifest]
     exam, provenance = await exam_of(receiver.callers, request, number)
     engine = engine_of(request)
     rows = await engine.ledger.fetch(
-        "SELECT DISTINCT i.sop_instance_uid FROM instance i JOIN study s ON s.id = i.study"
+        "SELECT i.sop_instance_uid, i.purged_at FROM instance i JOIN study s ON s.id = i.study"
         " WHERE i.facility = ? AND (s.exam = ? OR s.exam_number = ?)",
         exam.facility,
         exam.id,
         exam.number,
     )
-    have = {row["sop_instance_uid"] for row in rows}
+    known = {row["sop_instance_uid"] for row in rows}
+    # What was purged and is sent again is kept again.
+    have = {row["sop_instance_uid"] for row in rows if row["purged_at"] is None}
     wanted = list(dict.fromkeys(data.instances))
     if data.complete:
-        expected = len(have | set(wanted))
+        expected = len(known | set(wanted))
         actor = provenance.user or provenance.source
         await complete_exam(engine, exam, actor=actor, expected=expected)
     offsets = {
