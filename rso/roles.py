@@ -34,6 +34,7 @@ from rso.engine.settle import run_settle
 from rso.engine.snapshot import SourceSnapshot, write_snapshot
 from rso.engine.spool import LogSpool
 from rso.engine.supervisor import ROLES, Child, Supervisor
+from rso.engine.turnaround import run_turnaround
 from rso.ledger import Ledger
 from rso.logs import configure_logs
 from rso.plugins import Plugins, load_plugins
@@ -154,6 +155,7 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
         loops: list[Coroutine[None, None, None]] = [
             intake.run(stop),
             run_settle(engine, stop),
+            run_turnaround(engine, stop),
             run_outbox(engine, owner, stop),
             run_notifications(engine, owner, stop),
             Dispatcher(engine, owner).run(stop),

@@ -6,6 +6,7 @@ or ``{ file = "path" }``.
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,6 +90,10 @@ class Turnaround(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     def minutes(self, rank: int) -> int:
         """The target of a priority, 0 for STAT."""
         return (self.stat_minutes, self.urgent_minutes, self.routine_minutes)[rank]
+
+    def time(self, rank: int) -> timedelta:
+        """The target of a priority as a length of time."""
+        return timedelta(minutes=self.minutes(rank))
 
 
 class Retention(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

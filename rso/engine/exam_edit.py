@@ -8,6 +8,7 @@ from rso.engine.context import Engine
 from rso.engine.exams import note_exam
 from rso.engine.matcher import decide_study, match_study
 from rso.engine.recall import unlink_study
+from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
 from rso.ledger.exams import now
 
@@ -36,7 +37,7 @@ async def edit_exam(
     )
     ledger = engine.ledger
     async with ledger.transaction():
-        await _update(ledger, changed)
+        await _update(engine, changed)
         if changed.patient != exam.patient:
             await _rematch(engine, changed)
         await note_exam(
@@ -54,12 +55,12 @@ def _differs(one: Exam, other: Exam, name: str) -> bool:
     return bool(getattr(one, name) != getattr(other, name))
 
 
-async def _update(ledger: Ledger, exam: Exam) -> None:
-    patient = exam.patient
+async def _update(engine: Engine, exam: Exam) -> None:
+    ledger, patient = engine.ledger, exam.patient
     await ledger.execute(
         "UPDATE exam SET patient_name = ?, patient_id = ?, issuer_of_patient_id = ?,"
         " birth_date = ?, sex = ?, name_key = ?, priority = ?, modality = ?, body_part = ?,"
-        " accession_number = ?, updated_at = ? WHERE id = ?",
+        " accession_number = ?, due_at = ?, updated_at = ? WHERE id = ?",
         patient.name,
         patient.patient_id,
         patient.issuer_of_patient_id,
@@ -70,6 +71,7 @@ async def _update(ledger: Ledger, exam: Exam) -> None:
         exam.modality,
         exam.body_part,
         exam.accession_number,
+        await due_at(engine, exam.facility, exam.priority, exam.created_at),
         now(),
         exam.id,
     )

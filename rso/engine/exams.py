@@ -10,6 +10,7 @@ from rso.engine.context import Engine
 from rso.engine.exam_views import ExamView, list_exams, view_exam
 from rso.engine.matcher import new_exam_number
 from rso.engine.outbox import emit
+from rso.engine.turnaround import due_at
 from rso.ledger import Ledger, audit, new_id
 from rso.ledger.deliveries import deliveries_of, stop_items
 from rso.ledger.exams import exam_by_number, insert_exam, now, set_status
@@ -89,7 +90,8 @@ async def create_exam(
             body_part=body_part,
             priority=priority,
         )
-        await insert_exam(ledger, exam, request=dict(request or {}), created_by=actor)
+        due = await due_at(engine, facility, priority, exam.created_at)
+        await insert_exam(ledger, exam, due_at=due, request=dict(request or {}), created_by=actor)
         await note_exam(ledger, exam, actor, "exam created", origin=exam.origin.value)
         await emit(ledger, "exam_created", exam=exam.id, dedupe=f"exam_created:{exam.id}")
     return exam

@@ -15,6 +15,7 @@ from rso.core.number import parse_number
 from rso.engine.context import Engine
 from rso.engine.outbox import emit
 from rso.engine.router import route_study, stop_study
+from rso.engine.turnaround import due_at
 from rso.ledger import Ledger, audit, new_id
 from rso.ledger.exams import (
     add_flags,
@@ -164,7 +165,8 @@ async def create_from_study(engine: Engine, row: Mapping[str, Any]) -> Exam:
         modality=row["modality"],
         body_part=row["body_part"],
     )
-    await insert_exam(engine.ledger, exam, created_by=f"source:{row['kind']}")
+    due = await due_at(engine, exam.facility, exam.priority, exam.created_at)
+    await insert_exam(engine.ledger, exam, due_at=due, created_by=f"source:{row['kind']}")
     await emit(engine.ledger, "exam_created", exam=exam.id, dedupe=f"exam_created:{exam.id}")
     return exam
 

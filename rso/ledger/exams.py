@@ -66,9 +66,14 @@ def exam_from_row(row: dict[str, Any]) -> Exam:
 
 
 async def insert_exam(
-    ledger: Ledger, exam: Exam, *, request: dict[str, Any] | None = None, created_by: str = ""
+    ledger: Ledger,
+    exam: Exam,
+    *,
+    due_at: datetime,
+    request: dict[str, Any] | None = None,
+    created_by: str = "",
 ) -> None:
-    """Write a new exam."""
+    """Write a new exam that should be delivered by ``due_at``."""
     patient = exam.patient
     await ledger.insert_rows(
         tables.Exam,
@@ -100,6 +105,7 @@ async def insert_exam(
                 "last_instance_at": None,
                 "settled_at": None,
                 "delivered_at": None,
+                "due_at": due_at,
             }
         ],
     )

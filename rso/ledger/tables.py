@@ -175,6 +175,7 @@ class Exam(Table, tablename="exam"):
     last_instance_at = Timestamptz(null=True, default=None)
     settled_at = Timestamptz(null=True, default=None)
     delivered_at = Timestamptz(null=True, default=None)
+    due_at = Timestamptz(null=True, default=None)  # by the turnaround target; orders the list
 
 
 class Batch(Table, tablename="batch"):
