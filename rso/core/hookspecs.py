@@ -10,6 +10,7 @@ from typing import Any
 import pluggy
 
 from rso.core.coercion import Coercion
+from rso.core.contributions import ExamAction, Page, Tile
 from rso.core.exam import Exam
 from rso.core.header import Header
 from rso.core.matching import Candidate, Decision, IncomingStudy
@@ -28,10 +29,13 @@ __all__ = [
     "rso_identify_source",
     "rso_make_exam_number",
     "rso_register_commands",
+    "rso_register_exam_actions",
     "rso_register_notifiers",
+    "rso_register_pages",
     "rso_register_receivers",
     "rso_register_routes",
     "rso_register_senders",
+    "rso_register_tiles",
     "rso_review_match",
     "rso_route_exam",
     "rso_study_held",
@@ -70,6 +74,33 @@ def rso_register_routes() -> Sequence[Any]:  # type: ignore[empty-body]
     """Register routes of the web application: Litestar handlers, controllers or routers.
 
     Called when the web application is made. Handlers authenticate by ``rso.web.auth``.
+    """
+
+
+@hookspec
+def rso_register_pages() -> Sequence[Page]:  # type: ignore[empty-body]
+    """Register entries of the main menu.
+
+    Called once at start-up, after the plugin's configuration; a plugin whose transport is not
+    configured adds none. The pages themselves are routes (``rso_register_routes``).
+    """
+
+
+@hookspec
+def rso_register_exam_actions() -> Sequence[ExamAction]:  # type: ignore[empty-body]
+    """Register buttons on the exam's page.
+
+    Called once at start-up, after the plugin's configuration; a plugin whose transport is not
+    configured adds none. The route behind a button decides itself who may use it.
+    """
+
+
+@hookspec
+def rso_register_tiles() -> Sequence[Tile]:  # type: ignore[empty-body]
+    """Register tiles of the dashboard.
+
+    Called once at start-up, after the plugin's configuration; a plugin whose transport is not
+    configured adds none. A tile's route answers with a fragment of HTML without scripts.
     """
 
 

@@ -1,11 +1,13 @@
 """What the pages list: exams with everything a row shows, within the caller's facilities."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from rso.core.exam import Exam
 from rso.core.names import search_key
 from rso.core.number import looks_like_number
+from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "destinations",
     "exam_instances",
     "facilities_of",
+    "message_counts",
     "recent_audit",
     "released_to",
 ]
@@ -145,4 +148,19 @@ async def recent_audit(ledger: Ledger, exam_number: str, limit: int = 50) -> lis
         "SELECT at, actor, action FROM audit WHERE exam = ? ORDER BY id DESC LIMIT ?",
         exam_number,
         limit,
+    )
+
+
+async def message_counts(ledger: Ledger, facilities: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The last day's messages by channel: waiting, sent (accepted or delivered) and failed."""
+    where, values = _limit(facilities, "e.facility")
+    return await ledger.fetch(
+        "SELECT o.channel, sum(CASE WHEN o.state = 'queued' THEN 1 ELSE 0 END) AS waiting,"  # noqa: S608
+        " sum(CASE WHEN o.state IN ('accepted', 'delivered') THEN 1 ELSE 0 END) AS sent,"
+        " sum(CASE WHEN o.state = 'failed' THEN 1 ELSE 0 END) AS failed"
+        " FROM outbox o LEFT JOIN exam e ON e.id = o.exam"
+        f" WHERE o.kind = 'notify' AND o.created_at > ? AND {where}"
+        " GROUP BY o.channel ORDER BY o.channel",
+        now() - timedelta(days=1),
+        *values,
     )

@@ -1,6 +1,7 @@
 """What a plugin's author imports, and the machinery that finds and configures plugins."""
 
 from rso.core.coercion import Coercion
+from rso.core.contributions import ExamAction, Page, Tile
 from rso.core.delivery import classify_dimse
 from rso.core.errors import (
     ConfigError,
@@ -46,9 +47,13 @@ from rso.core.transport import (
 )
 from rso.plugins.bans import Bans
 from rso.plugins.config import config_table
+from rso.plugins.messages import MESSAGES, MESSAGES_TILE, TELL_SOMEBODY
 from rso.plugins.registry import PluginInfo, Plugins, load_plugins
 
 __all__ = [
+    "MESSAGES",
+    "MESSAGES_TILE",
+    "TELL_SOMEBODY",
     "Action",
     "Attachment",
     "Bans",
@@ -61,6 +66,7 @@ __all__ = [
     "Decision",
     "Destination",
     "Exam",
+    "ExamAction",
     "ExamStatus",
     "Header",
     "Health",
@@ -74,6 +80,7 @@ __all__ = [
     "Notifier",
     "Outcome",
     "Outgoing",
+    "Page",
     "Patient",
     "PermanentTransportError",
     "Piece",
@@ -95,6 +102,7 @@ __all__ = [
     "Sink",
     "Source",
     "Spool",
+    "Tile",
     "TransientTransportError",
     "TransportError",
     "VolumeError",

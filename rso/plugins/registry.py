@@ -8,6 +8,7 @@ import pluggy
 from msgspec import Struct
 
 from rso.core import hookspecs
+from rso.core.contributions import ExamAction, Page, Tile
 from rso.core.errors import ConfigError, PluginError
 from rso.core.matching import Action, Candidate, Decision, IncomingStudy
 from rso.core.transport import Notifier, Receiver, Sender
@@ -55,6 +56,9 @@ class Plugins:
         self.senders: dict[str, tuple[type[Sender], Any]] = {}
         self.notifiers: dict[str, tuple[type[Notifier], Any]] = {}
         self.config_types: dict[str, type[Struct]] = {}
+        self.pages: list[Page] = []
+        self.exam_actions: list[ExamAction] = []
+        self.tiles: list[Tile] = []
 
     @property
     def hook(self) -> Any:
@@ -75,6 +79,8 @@ class Plugins:
             self._pm.unregister(module)
             raise PluginError(name, str(exc)) from exc
         configured = self._add_transports(module, name)
+        if configured or name not in self.config_types:
+            self._add_contributions(module, name)
         self._infos[name] = PluginInfo(
             name=name,
             version=version,
@@ -111,6 +117,25 @@ class Plugins:
             except Exception as exc:
                 raise PluginError(name, f"{hook} failed: {exc}") from exc
             yield from ((table, kind) for kind in kinds)
+
+    def _add_contributions(self, module: object, name: str) -> None:
+        """What it adds to the web; a path that two plugins add is one (all notifiers' page)."""
+        hooks: list[tuple[list[Any], str, type[Struct]]] = [
+            (self.pages, "rso_register_pages", Page),
+            (self.exam_actions, "rso_register_exam_actions", ExamAction),
+            (self.tiles, "rso_register_tiles", Tile),
+        ]
+        for table, hook, kind in hooks:
+            function = getattr(module, hook, None)
+            if function is None:
+                continue
+            try:
+                found = list(function())
+            except Exception as exc:
+                raise PluginError(name, f"{hook} failed: {exc}") from exc
+            if any(not isinstance(item, kind) for item in found):
+                raise PluginError(name, f"{hook} returns {kind.__name__} only")
+            table.extend(found)
 
     def note(self, info: PluginInfo) -> None:
         """Remember a plugin that was not loaded."""

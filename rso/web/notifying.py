@@ -27,6 +27,7 @@ from rso.ledger.contacts import (
     remove_contact,
     save_preferences,
 )
+from rso.ledger.lists import message_counts
 from rso.ledger.people import too_many
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
@@ -181,6 +182,15 @@ async def all_messages(request: Ask) -> Template:
     return page(request, "notifications.html", me, rows=rows)
 
 
+@get("/notifications/tile")
+async def messages_tile(request: Ask) -> Template:
+    """The last day's messages by channel and state, for the dashboard."""
+    me = await signed_in(request)
+    me.require("coordinator", "auditor")
+    rows = await message_counts(engine_of(request).ledger, me.person.facilities)
+    return page(request, "messages_tile.html", me, rows=rows)
+
+
 @post("/notifications/{message:str}", status_code=303)
 async def retry_message(request: Ask, message: FromPath[str]) -> Redirect:
     """Send a message that failed again."""
@@ -218,6 +228,7 @@ HANDLERS = [
     add_mine,
     change_mine,
     all_messages,
+    messages_tile,
     retry_message,
     leave_page,
     leave_now,

@@ -5,15 +5,37 @@ from typing import Any
 from litestar import Request
 from litestar.response import Template
 
+from rso.core.contributions import ExamAction, visible_to
+from rso.core.exam import Exam
 from rso.web.auth import Identity, engine_of
 
-__all__ = ["page"]
+__all__ = ["exam_actions", "page"]
 
 
 def page(
-    request: Request[Any, Any, Any], template: str, me: Identity | None, **context: Any
+    request: Request[Any, Any, Any],
+    template: str,
+    me: Identity | None,
+    *,
+    template_str: str = "",
+    **context: Any,
 ) -> Template:
-    """The template for this caller."""
-    return Template(
-        template, context={"me": me, "site": engine_of(request).settings.site.name, **context}
-    )
+    """The template for this caller; ``template_str`` is one of a plugin's own instead."""
+    engine = engine_of(request)
+    known = {
+        "me": me,
+        "site": engine.settings.site.name,
+        "plugin_pages": visible_to(me.person.role, engine.plugins.pages) if me else [],
+    }
+    if template_str:
+        return Template(template_str=template_str, context=known | context)
+    return Template(template, context=known | context)
+
+
+def exam_actions(request: Request[Any, Any, Any], me: Identity, exam: Exam) -> list[ExamAction]:
+    """The buttons that plugins add to this exam's page."""
+    return [
+        action
+        for action in visible_to(me.person.role, engine_of(request).plugins.exam_actions)
+        if not action.statuses or exam.status.value in action.statuses
+    ]

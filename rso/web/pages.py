@@ -35,7 +35,7 @@ from rso.ledger.studies import studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
 from rso.web.notifying import chosen_people
-from rso.web.page import page
+from rso.web.page import exam_actions, page
 
 __all__ = ["HANDLERS"]
 
@@ -157,7 +157,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         notifications=await exam_notifications(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
         released=await released_to(ledger, exam),
-        can_upload="http_upload" in request.app.state.receivers,
+        actions=exam_actions(request, me, exam),
     )
 
 

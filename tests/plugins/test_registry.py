@@ -6,9 +6,20 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from rso.core.contributions import visible_to
 from rso.core.errors import ConfigError, PluginError
 from rso.core.secret import Secret
-from rso.plugins import Health, Message, Notifier, Plugins, hookimpl, load_plugins
+from rso.plugins import (
+    ExamAction,
+    Health,
+    Message,
+    Notifier,
+    Page,
+    Plugins,
+    Tile,
+    hookimpl,
+    load_plugins,
+)
 
 
 class Settings(SimpleNamespace):
@@ -117,3 +128,37 @@ def test_a_review_can_only_be_stricter() -> None:
     failed = broken.review_match(study, [], auto)
     assert failed.action is Action.HOLD
     assert "broken" in failed.explanation
+
+
+def test_contributions_are_typed_and_of_configured_plugins_only() -> None:
+    """Pages, actions and tiles come in order; an idle plugin adds none, a wrong type is named."""
+    page, action, tile = (
+        Page(title="A", path="/a"),
+        ExamAction(title="B", path="/b/{number}"),
+        Tile(title="C", path="/c"),
+    )
+    said = {
+        "rso_register_notifiers": lambda: [Post],
+        "rso_register_pages": lambda: [page],
+        "rso_register_exam_actions": lambda: [action],
+        "rso_register_tiles": lambda: [tile],
+    }
+    idle = Plugins(Settings())
+    idle.register(module(**said), "post")
+    assert (idle.pages, idle.exam_actions, idle.tiles) == ([], [], [])
+    plugins = Plugins(Settings(post={"url": "x"}))
+    plugins.register(module(**said), "post")
+    assert (plugins.pages, plugins.exam_actions, plugins.tiles) == ([page], [action], [tile])
+    plugins.register(module(rso_register_pages=lambda: [page]), "pages")
+    assert plugins.pages == [page, page]
+    assert visible_to("customer", plugins.pages) == [page]
+    with pytest.raises(PluginError, match="wrong: rso_register_tiles returns Tile only"):
+        plugins.register(module(rso_register_tiles=lambda: [page]), "wrong")
+
+
+def test_who_sees_a_contribution() -> None:
+    """Roles as said; an admin sees all; none said is everybody."""
+    for_all, few = Page(title="A", path="/a"), Page(title="B", path="/b", roles=("auditor",))
+    assert visible_to("customer", [for_all, few]) == [for_all]
+    assert visible_to("auditor", [for_all, few]) == [for_all, few]
+    assert visible_to("admin", [for_all, few]) == [for_all, few]

@@ -5,9 +5,29 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from rso.plugins import ConfigError, Health, Message, Notifier, Secret, hookimpl
+from rso.plugins import (
+    MESSAGES,
+    MESSAGES_TILE,
+    TELL_SOMEBODY,
+    ConfigError,
+    ExamAction,
+    Health,
+    Message,
+    Notifier,
+    Page,
+    Secret,
+    Tile,
+    hookimpl,
+)
 
-__all__ = ["Email", "EmailConfig", "rso_register_notifiers"]
+__all__ = [
+    "Email",
+    "EmailConfig",
+    "rso_register_exam_actions",
+    "rso_register_notifiers",
+    "rso_register_pages",
+    "rso_register_tiles",
+]
 
 
 class EmailConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,3 +78,21 @@ class Email(Notifier):
 def rso_register_notifiers() -> list[type[Notifier]]:
     """Email."""
     return [Email]
+
+
+@hookimpl
+def rso_register_pages() -> list[Page]:
+    """What became of every message."""
+    return [MESSAGES]
+
+
+@hookimpl
+def rso_register_exam_actions() -> list[ExamAction]:
+    """Telling people of an exam."""
+    return [TELL_SOMEBODY]
+
+
+@hookimpl
+def rso_register_tiles() -> list[Tile]:
+    """Messages of the last day."""
+    return [MESSAGES_TILE]

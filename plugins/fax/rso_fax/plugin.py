@@ -9,16 +9,29 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Meta, Struct
 
 from rso.plugins import (
+    MESSAGES,
+    MESSAGES_TILE,
+    TELL_SOMEBODY,
     ConfigError,
+    ExamAction,
     Health,
     Message,
     Notifier,
+    Page,
     RsoError,
     Secret,
+    Tile,
     hookimpl,
 )
 
-__all__ = ["Fax", "FaxConfig", "rso_register_notifiers"]
+__all__ = [
+    "Fax",
+    "FaxConfig",
+    "rso_register_exam_actions",
+    "rso_register_notifiers",
+    "rso_register_pages",
+    "rso_register_tiles",
+]
 
 _HYLAFAX = "hylafax"
 
@@ -114,3 +127,21 @@ class Fax(Notifier):
 def rso_register_notifiers() -> list[type[Notifier]]:
     """Fax."""
     return [Fax]
+
+
+@hookimpl
+def rso_register_pages() -> list[Page]:
+    """What became of every message."""
+    return [MESSAGES]
+
+
+@hookimpl
+def rso_register_exam_actions() -> list[ExamAction]:
+    """Telling people of an exam."""
+    return [TELL_SOMEBODY]
+
+
+@hookimpl
+def rso_register_tiles() -> list[Tile]:
+    """Messages of the last day."""
+    return [MESSAGES_TILE]

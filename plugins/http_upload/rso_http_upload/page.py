@@ -11,6 +11,7 @@ from litestar.static_files import create_static_files_router
 from rso.core.number import format_number
 from rso.engine.exams import find_exam
 from rso.web.auth import engine_of, signed_in
+from rso.web.page import page
 
 __all__ = ["HANDLERS"]
 
@@ -25,15 +26,14 @@ async def upload_page(request: Request[Any, Any, Any], number: FromPath[str]) ->
     me.require("customer", "technician", "coordinator")
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    return Template(
+    return page(
+        request,
+        "",
+        me,
         template_str=_PAGE,
-        context={
-            "me": me,
-            "site": engine.settings.site.name,
-            "exam": exam,
-            "shown": format_number(exam.number),
-            "born": str(exam.patient.birth_date or "").replace("-", ""),
-        },
+        exam=exam,
+        shown=format_number(exam.number),
+        born=str(exam.patient.birth_date or "").replace("-", ""),
     )
 
 

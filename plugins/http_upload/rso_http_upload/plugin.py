@@ -2,10 +2,16 @@
 
 from typing import Any
 
-from rso.plugins import Receiver, hookimpl
+from rso.plugins import ExamAction, Receiver, hookimpl
 from rso_http_upload.receiver import HttpUpload, HttpUploadConfig
 
-__all__ = ["HttpUpload", "HttpUploadConfig", "rso_register_receivers", "rso_register_routes"]
+__all__ = [
+    "HttpUpload",
+    "HttpUploadConfig",
+    "rso_register_exam_actions",
+    "rso_register_receivers",
+    "rso_register_routes",
+]
 
 
 @hookimpl
@@ -20,3 +26,17 @@ def rso_register_routes() -> list[Any]:
     from rso_http_upload import page, stow, uploads  # noqa: PLC0415  (only the web needs them)
 
     return [*stow.HANDLERS, *uploads.HANDLERS, *page.HANDLERS]
+
+
+@hookimpl
+def rso_register_exam_actions() -> list[ExamAction]:
+    """The button to the upload page."""
+    return [
+        ExamAction(
+            title="Upload images",
+            path="/exams/{number}/upload",
+            roles=("customer", "technician", "coordinator"),
+            statuses=("requested", "receiving", "settled", "delivered"),
+            main=True,
+        )
+    ]

@@ -4,9 +4,28 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from rso.plugins import Health, Message, Notifier, Secret, hookimpl
+from rso.plugins import (
+    MESSAGES,
+    MESSAGES_TILE,
+    TELL_SOMEBODY,
+    ExamAction,
+    Health,
+    Message,
+    Notifier,
+    Page,
+    Secret,
+    Tile,
+    hookimpl,
+)
 
-__all__ = ["Sms", "SmsConfig", "rso_register_notifiers"]
+__all__ = [
+    "Sms",
+    "SmsConfig",
+    "rso_register_exam_actions",
+    "rso_register_notifiers",
+    "rso_register_pages",
+    "rso_register_tiles",
+]
 
 
 class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,3 +76,21 @@ class Sms(Notifier):
 def rso_register_notifiers() -> list[type[Notifier]]:
     """Text messages."""
     return [Sms]
+
+
+@hookimpl
+def rso_register_pages() -> list[Page]:
+    """What became of every message."""
+    return [MESSAGES]
+
+
+@hookimpl
+def rso_register_exam_actions() -> list[ExamAction]:
+    """Telling people of an exam."""
+    return [TELL_SOMEBODY]
+
+
+@hookimpl
+def rso_register_tiles() -> list[Tile]:
+    """Messages of the last day."""
+    return [MESSAGES_TILE]
