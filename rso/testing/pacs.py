@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from rso.dicom.acceptor import Acceptor, Handler, Limits, Refusal, Request
 from rso.dicom.dimse import Command
 from rso.dicom.header import scan_header
 
-__all__ = ["Pacs", "Received"]
+__all__ = ["Pacs", "Received", "script"]
 
 
 class Received(Struct, frozen=True, kw_only=True):
@@ -22,6 +22,16 @@ class Received(Struct, frozen=True, kw_only=True):
     transfer_syntax_uid: str
     digest: str
     dataset: bytes
+
+
+def script(statuses: Mapping[str, Sequence[int]], otherwise: int = 0) -> Callable[[str, int], int]:
+    """Answers by SOP Instance UID: the first time, the second, ...; the last one stands."""
+
+    def answer(uid: str, count: int) -> int:
+        lines = statuses.get(uid) or (otherwise,)
+        return lines[min(count, len(lines)) - 1]
+
+    return answer
 
 
 class Pacs:
