@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rso.core.exam import ExamStatus
 from rso.core.matching import IncomingStudy, identity_key
@@ -57,7 +57,8 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     When it returns, the ledger has committed; the archive files are written but perhaps not yet
     synced, so the records may be released only after the archive's next ``sync``.
     """
-    instances = [r for r in records if isinstance(r, InstanceRecord)]
+    received = [r for r in records if isinstance(r, InstanceRecord)]
+    instances, gone = await asyncio.to_thread(_locate, engine, received)
     digests = await asyncio.to_thread(_digests, instances)
     arrivals, duplicates, returns = await _select_new(engine.ledger, instances, digests)
     await asyncio.to_thread(
@@ -66,6 +67,7 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     async with engine.ledger.transaction():
         await _note_batches(engine.ledger, records)
         await _note_alerts(engine.ledger, records)
+        await _note_gone(engine.ledger, gone)
         groups: dict[str, list[_Arrival]] = defaultdict(list)
         for arrival in arrivals:
             groups[arrival.record.provenance.facility].append(arrival)
@@ -78,8 +80,48 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
             if record.path is not None:
                 record.path.unlink(missing_ok=True)
     if arrivals:
-        log.info("instances taken in", new=len(arrivals), received=len(instances))
+        log.info("instances taken in", new=len(arrivals), received=len(received))
     return len(arrivals)
+
+
+def _locate(
+    engine: Engine, instances: Sequence[InstanceRecord]
+) -> tuple[list[InstanceRecord], list[InstanceRecord]]:
+    """Where each large instance's file is now, and those that have none any more.
+
+    A pass that ended in a crash may have moved a file already, or discarded it as kept.
+    """
+    found, gone = [], []
+    for record in instances:
+        if record.path is None or record.path.exists():
+            found.append(record)
+            continue
+        moved = engine.archive.path(record.record_id)
+        if moved.exists():
+            found.append(structs.replace(record, path=moved))
+        else:
+            gone.append(record)
+    return found, gone
+
+
+async def _note_gone(ledger: Ledger, gone: Sequence[InstanceRecord]) -> None:
+    """A file that was discarded is kept elsewhere; any other was promised, and people are told."""
+    for record in gone:
+        facility, uid = record.provenance.facility, record.header.sop_instance_uid
+        if await ledger.fetch(
+            "SELECT id FROM instance WHERE facility = ? AND sop_instance_uid = ? LIMIT 1",
+            facility,
+            uid,
+        ):
+            continue
+        log.error("a file of the spool is missing", sop_instance_uid=uid)
+        await audit.append(
+            ledger,
+            actor="intake",
+            action="spool file missing",
+            facility=facility,
+            facts={"record": record.record_id, "sop_instance_uid": uid},
+        )
 
 
 def _digests(instances: Sequence[InstanceRecord]) -> list[str]:

@@ -284,7 +284,12 @@ class LogSink:
             received_at=datetime.now(UTC),
             file=final.name,
         )
-        self._batch._write(RecordType.LARGE, self._record_id, said)
+        try:
+            self._batch._write(RecordType.LARGE, self._record_id, said)
+        except NoSpaceError:
+            # No record, so nobody else knows the file. After any other fault one may stand.
+            final.unlink(missing_ok=True)
+            raise
         return Receipt(record_id=self._record_id, header=self._header, size=self._size)
 
     def abort(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rso.core.errors import ConfigError, NoSpaceError, VolumeError
 from rso.core.transport import Buffer
-from rso.engine.spool_segment import HEAD, RecordType, encode_record, read_record
+from rso.engine.spool_segment import HEAD, RecordType, encode_record, large_files, read_record
 
 __all__ = ["SegmentLog", "Space", "sync_folder"]
 
@@ -72,6 +72,7 @@ class SegmentLog:
         self._syncing = False
         self._failed = ""
         self._fd = -1
+        self._ended = False  # the segment's last record is its end
         self._next_ready = threading.Event()
         self._preparing: threading.Thread | None = None
         self.segment = self._recover()
@@ -93,7 +94,25 @@ class SegmentLog:
         numbers = self._segments()
         if numbers:
             self._end_segment(numbers[-1])
+        self._remove_orphans(used)
         return max([used, *numbers])
+
+    def _remove_orphans(self, first: int) -> None:
+        """Large files that no record names: a crash came between the file and its record."""
+        orphans = {path.name: path for path in self.folder.glob("large-*.dcm")}
+        for number in self._segments() if orphans else ():
+            if number < first:
+                continue
+            try:
+                named = large_files(self._path(number).read_bytes(), number)
+            except FileNotFoundError:
+                continue  # released meanwhile
+            if named is None:
+                return  # damaged: what it names is not known
+            for name in named:
+                orphans.pop(name, None)
+        for path in orphans.values():
+            path.unlink(missing_ok=True)
 
     def _end_segment(self, number: int) -> None:
         with self._path(number).open("r+b") as file:
@@ -153,33 +172,50 @@ class SegmentLog:
         self._preparing.start()
 
     def _open_next(self) -> None:
-        """Go over to the next segment; the lock is held, or nobody else is there yet."""
+        """Go over to the next segment; the lock is held, or nobody else is there yet.
+
+        May be called again after it failed: what it did by then stands.
+        """
         if self._preparing is not None:
             self._next_ready.wait()
-        if not (self.folder / "next.seg").exists():
-            self._prepare()
         number = self.segment + 1
+        path = self._path(number)
         try:
-            (self.folder / "next.seg").rename(self._path(number))
-            sync_folder(self.folder)
-            fd = os.open(self._path(number), os.O_RDWR)
+            if not path.exists():
+                if not (self.folder / "next.seg").exists():
+                    self._prepare()
+                (self.folder / "next.seg").rename(path)
+            self._sync_entry()
+            fd = os.open(path, os.O_RDWR)
         except OSError as exc:
-            raise NoSpaceError("out of space, try again later") from exc
+            if exc.errno in {errno.ENOENT, errno.ENOSPC, errno.EDQUOT}:
+                raise NoSpaceError("out of space, try again later") from exc
+            raise VolumeError("a segment of the spool cannot be opened") from exc
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self.segment, self._pos = fd, number, 0
         self._size = os.fstat(fd).st_size
+        self._ended = False
         self._prepare_in_background()
 
+    def _sync_entry(self) -> None:
+        try:
+            sync_folder(self.folder)
+        except OSError as exc:
+            if exc.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:  # these pass
+                self._failed = f"sync failed: {exc.strerror}"
+            raise
+
     def _roll(self) -> None:
-        if self._pos + HEAD <= self._size and self._pos:
-            ending = encode_record(RecordType.END, self.segment)
-            if (self.folder / "next.seg").exists() or self._can_prepare():
-                self._write(ending)
-                self._sync_now(self._written)
-                self._open_next()
-                return
-        raise NoSpaceError("out of space, try again later")
+        """End the segment, and go on in the next one, which is made ready first."""
+        if not self._ended:
+            if not ((self.folder / "next.seg").exists() or self._can_prepare()):
+                raise NoSpaceError("out of space, try again later")
+            self._write(encode_record(RecordType.END, self.segment))
+            # Whatever happens now, a record after the end would never be read.
+            self._ended = True
+            self._sync_now(self._written)
+        self._open_next()
 
     def _can_prepare(self) -> bool:
         self._next_ready.wait()
@@ -201,7 +237,7 @@ class SegmentLog:
             self._check()
             made = records(self.segment)
             size = sum(len(part) for record in made for part in record)
-            if self._pos + size + HEAD > self._size:
+            if self._ended or self._pos + size + HEAD > self._size:
                 self._roll()
                 made = records(self.segment)
                 size = sum(len(part) for record in made for part in record)

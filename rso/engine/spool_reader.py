@@ -125,7 +125,11 @@ class SpoolReader:
         view = self._view(self.position.segment)
         pos = self.position.offset
         # A record begins with its magic; zeros or an older use's bytes fail the read.
-        return pos + HEAD <= len(view) and view[pos] != 0
+        if pos + HEAD <= len(view) and view[pos] != 0:
+            return True
+        # The writer went on although nothing ends this one: its last records never reached the
+        # disk, or it had no room for more.
+        return self._path(self.position.segment + 1).exists()
 
     def _enter(self) -> bool:
         """Stand on a segment that exists."""

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 import xxhash
 from msgspec import Struct
 
@@ -24,6 +25,7 @@ __all__ = [
     "RecordType",
     "StoredProvenance",
     "encode_record",
+    "large_files",
     "read_record",
 ]
 
@@ -122,3 +124,19 @@ def read_record(view: memoryview, pos: int, segment: int) -> RecordHead | None:
         view[start + meta_size : end],
         end,
     )
+
+
+def large_files(data: bytes, segment: int) -> list[str] | None:
+    """The names of the files that an ended segment's LARGE records refer to.
+
+    ``None`` when its records do not lead to its end.
+    """
+    view, pos = memoryview(data), 0
+    names: list[str] = []
+    while (record := read_record(view, pos, segment)) is not None:
+        if record.kind is RecordType.END:
+            return names
+        if record.kind is RecordType.LARGE:
+            names.append(msgspec.msgpack.decode(record.meta, type=InstanceMeta).file)
+        pos = record.end
+    return None

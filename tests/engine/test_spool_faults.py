@@ -1,0 +1,191 @@
+"""The log when a step between two others fails, or a crash comes between them."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from rso.core.errors import NoSpaceError, VolumeError
+from rso.core.transport import Kind, Provenance
+from rso.dicom.part10 import read_file_meta
+from rso.engine import spool_log
+from rso.engine.archive import LocalArchive
+from rso.engine.context import Engine
+from rso.engine.intake import take_records
+from rso.engine.spool import LogSpool
+from rso.engine.spool_reader import InstanceRecord, SpoolReader
+from rso.ledger import Ledger
+from rso.ledger.exams import now
+from rso.ledger.site import load_site
+from rso.plugins import load_plugins
+from rso.settings import load_settings
+
+PROVENANCE = Provenance(
+    channel="dicom_scp", facility="NORTH", source="CT", kind=Kind.INTEGRATION,
+    peer_address="127.0.0.1", opened_at=now(),
+)  # fmt: skip
+
+
+@pytest.fixture
+def dataset(samples: Path) -> tuple[bytes, str]:
+    """A real dataset and its Transfer Syntax."""
+    data = (samples / "CT_small.dcm").read_bytes()
+    meta = read_file_meta(data[: 1 << 16])
+    return data[meta.dataset_offset :], meta.transfer_syntax_uid
+
+
+def pixels(dataset: tuple[bytes, str], size: int) -> bytes:
+    """The dataset with an element of so many bytes behind it."""
+    return dataset[0] + b"\xfc\xff\xfc\xffOB\0\0" + size.to_bytes(4, "little") + bytes(size)
+
+
+def read_ids(folder: Path) -> list[str]:
+    """The record ids of all instances in a log."""
+    reader, found = SpoolReader(folder), []
+    while records := reader.read(64, 1 << 26):
+        found += [r.record_id for r in records if isinstance(r, InstanceRecord)]
+    return found
+
+
+@pytest.mark.parametrize("call", ["open", "rename", "sync"])
+def test_nothing_is_kept_behind_the_end_of_a_segment(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """When the next segment cannot be opened, what is acknowledged later is read all the same."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder)
+    batch = spool.open_batch(PROVENANCE)
+    room = spool.log._size
+    while spool.log._pos + (3 << 20) < room:
+        batch.append([pixels(dataset, 2 << 20)], transfer_syntax_uid=dataset[1])
+    kept = read_ids(folder)
+    spool.log._next_ready.wait()
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EIO if call == "sync" else errno.EMFILE, "as said")
+
+    with monkeypatch.context() as patch:
+        if call == "open":
+            patch.setattr(os, "open", fails)
+        elif call == "rename":
+            patch.setattr(Path, "rename", fails)
+        else:
+            patch.setattr(spool_log, "sync_folder", fails)
+        with pytest.raises((NoSpaceError, VolumeError)):
+            batch.append([pixels(dataset, 5 << 20)], transfer_syntax_uid=dataset[1])
+    try:
+        kept.append(batch.append([dataset[0]], transfer_syntax_uid=dataset[1]).record_id)
+    except VolumeError:
+        assert call == "sync"  # the volume is not trusted any more
+    spool.close()
+    assert read_ids(folder) == kept
+
+
+def test_large_files_without_a_record_go_and_others_stay(
+    tmp_path: Path, dataset: tuple[bytes, str]
+) -> None:
+    """A crash between a large file and its record leaves nothing behind after the next start."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder, large=1 << 20)
+    batch = spool.open_batch(PROVENANCE)
+    kept = batch.append([pixels(dataset, 2 << 20)], transfer_syntax_uid=dataset[1])
+    spool.close()
+    orphan = folder / "large-0.dcm"
+    orphan.write_bytes(bytes(100))
+    LogSpool(folder).close()
+    assert not orphan.exists()
+    assert [p.stem for p in folder.glob("large-*")] == [f"large-{kept.record_id}"]
+
+
+def test_a_large_file_whose_record_found_no_room_goes_at_once(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused means that nothing stays under a final name."""
+    spool = LogSpool(tmp_path / "spool" / "a", large=1 << 20)
+    batch = spool.open_batch(PROVENANCE)
+    sink = batch.open(transfer_syntax_uid=dataset[1])
+    sink.write(pixels(dataset, 2 << 20))
+
+    def full(_records: Any) -> None:
+        raise NoSpaceError("full")
+
+    monkeypatch.setattr(spool.log, "append", full)
+    with pytest.raises(NoSpaceError):
+        sink.commit()
+    sink.abort()
+    assert not list(spool.log.folder.glob("large-*"))
+    spool.close()
+
+
+@pytest.fixture
+async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
+    """An engine on either database with an empty archive."""
+    (tmp_path / "rso.toml").write_text("")
+    loaded = load_settings(tmp_path / "rso.toml")
+    await load_site(ledger, {"facility": [{"code": "NORTH"}]})
+    archive = LocalArchive(tmp_path / "archive")
+    archive.prepare()
+    return Engine(ledger=ledger, plugins=load_plugins(loaded), settings=loaded, archive=archive)
+
+
+async def count(engine: Engine, table: str) -> int:
+    """Rows of a table."""
+    rows = await engine.ledger.fetch(f"SELECT count(*) AS n FROM {table}")
+    return int(rows[0]["n"])
+
+
+async def test_large_instances_are_taken_again_after_a_crash(
+    engine: Engine, tmp_path: Path, dataset: tuple[bytes, str]
+) -> None:
+    """Their files have moved, or were discarded as kept: intake neither stops nor keeps twice."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder, large=1 << 20)
+    batch = spool.open_batch(PROVENANCE)
+    for _ in range(2):
+        batch.append([pixels(dataset, 2 << 20)], transfer_syntax_uid=dataset[1])
+    reader = SpoolReader(folder)
+    records = reader.read(64, 1 << 26)
+    first = next(r for r in records if isinstance(r, InstanceRecord))
+    # Killed after the move and before the commit.
+    assert first.path is not None
+    engine.archive.link(first.record_id, first.path)
+    assert await take_records(engine, records) == 1
+    # Killed after the commit and before the release.
+    await take_records(engine, records)
+    assert await count(engine, "instance") == 1
+    assert engine.archive.path(first.record_id).stat().st_size == first.dataset_offset + first.size
+    assert not list(folder.glob("large-*"))
+    # A file that nobody kept is not passed over in silence.
+    audits = await count(engine, "audit")
+    header = structs.replace(first.header, sop_instance_uid="1.2.3.4")
+    lost = structs.replace(first, header=header, record_id=batch.id)
+    await take_records(engine, [lost])
+    assert await count(engine, "audit") == audits + 1
+    spool.close()
+
+
+def test_a_reader_passes_records_that_a_power_loss_took(
+    tmp_path: Path, dataset: tuple[bytes, str]
+) -> None:
+    """What it had read and the disk had not: it goes on with the next segment."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder)
+    batch = spool.open_batch(PROVENANCE)
+    batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    before = spool.log._pos
+    batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    reader = SpoolReader(folder)
+    reader.read(64, 1 << 26)
+    with (folder / f"{spool.log.segment:012d}.seg").open("r+b") as file:
+        file.seek(before)
+        file.write(bytes(spool.log._pos - before))
+    spool.close()
+    again = LogSpool(folder)
+    kept = again.open_batch(PROVENANCE).append([dataset[0]], transfer_syntax_uid=dataset[1])
+    assert reader.poll()
+    found = [r.record_id for r in reader.read(64, 1 << 26) if isinstance(r, InstanceRecord)]
+    assert found == [kept.record_id]
+    again.close()
