@@ -17,6 +17,7 @@ __all__ = [
     "make_number",
     "nearby",
     "parse_number",
+    "read_prefix",
 ]
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -78,11 +79,17 @@ def is_valid(number: str) -> bool:
     return _check(values[:_DATA]) == (values[8], values[9])
 
 
-def _plain(text: str) -> str | None:
+def read_prefix(text: str) -> str:
+    """The beginning of a number, as tolerantly read as a whole one; empty if it cannot be one."""
     symbols = text.translate(_DROP).upper()
-    if len(symbols) != _LENGTH or any(symbol not in _VALUE for symbol in symbols):
-        return None
+    if len(symbols) > _LENGTH or any(symbol not in _VALUE for symbol in symbols):
+        return ""
     return "".join(ALPHABET[_VALUE[symbol]] for symbol in symbols)
+
+
+def _plain(text: str) -> str | None:
+    number = read_prefix(text)
+    return number if len(number) == _LENGTH else None
 
 
 def parse_number(text: str) -> str:

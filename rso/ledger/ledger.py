@@ -5,7 +5,7 @@ text, times as aware UTC datetimes, truth as bool, JSON as text.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import uuid_utils
@@ -49,6 +49,9 @@ class Driver(Protocol):
 
     def migration_lock(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Keep other processes from migrating at the same time."""
+
+    def changes(self) -> AsyncGenerator[frozenset[str] | None, None]:
+        """Facilities as their exams, holds and deliveries change; see ``Ledger.changes``."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -140,6 +143,18 @@ class Ledger:
                 [row[column] for row in part for column in columns],
             )
         return inserted
+
+    @contextlib.asynccontextmanager
+    async def changes(self) -> AsyncIterator[AsyncGenerator[frozenset[str] | None, None]]:
+        """Watch, in every process, for facilities whose exams, holds or deliveries change.
+
+        Within a second of the commit. ``None`` comes first: from then on nothing is missed.
+
+        Raises:
+            LedgerUnavailable: The database went away; what changed meanwhile is not known.
+        """
+        async with contextlib.aclosing(self._driver.changes()) as found:
+            yield found
 
     async def close(self) -> None:
         """Close every connection."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,6 +17,8 @@ from rso.ledger.ledger import LedgerUnavailable
 __all__ = ["PostgresDriver"]
 
 _CLOSE_SECONDS = 10.0
+_ALIVE_SECONDS = 10.0
+_TOGETHER_SECONDS = 0.2  # changes that come in one go are told as one
 _MIGRATION_LOCK = 0x52534F  # "RSO"
 _inside: ContextVar[Any] = ContextVar("postgres_transaction", default=None)
 _AWAY = (
@@ -56,10 +58,15 @@ class _Engine(PostgresEngine):
         return await self.driver.run(lambda c: c.fetch(ddl), convert=True)
 
 
+def _binary(sql: str) -> str:
+    """SQLite's word for comparing byte by byte, in PostgreSQL's."""
+    return sql.replace("COLLATE BINARY", 'COLLATE "C"')
+
+
 @lru_cache(maxsize=1024)
 def _numbered(sql: str) -> str:
     """``?`` marks as $1, $2 …; the ledger's SQL has none inside literals."""
-    parts = sql.split("?")
+    parts = _binary(sql).split("?")
     return "".join(f"{part}${i}" for i, part in enumerate(parts[:-1], 1)) + parts[-1]
 
 
@@ -76,8 +83,9 @@ class PostgresDriver:
 
     kind = "postgres"
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, url: str) -> None:
         self._pool = pool
+        self._url = url
         self.engine = _Engine(self)
 
     @classmethod
@@ -91,7 +99,7 @@ class PostgresDriver:
             pool = await asyncpg.create_pool(url, min_size=1, max_size=8, init=_prepare)
         except (*_AWAY, asyncpg.PostgresError) as exc:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
-        return cls(pool)
+        return cls(pool, url)
 
     async def run(self, work: Any, *, convert: bool = False) -> Any:
         """Call ``work`` with this task's connection, or one of the pool."""
@@ -122,7 +130,7 @@ class PostgresDriver:
         await self.run(lambda c: c.executemany(_numbered(sql), rows))
 
     async def script(self, sql: str) -> None:
-        await self.run(lambda c: c.execute(sql))
+        await self.run(lambda c: c.execute(_binary(sql)))
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[None]:
@@ -146,6 +154,37 @@ class PostgresDriver:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
             yield
+
+    async def changes(self) -> AsyncGenerator[frozenset[str] | None, None]:
+        """LISTEN on a connection of its own; its loss is noticed by asking now and then."""
+        heard: set[str] = set()
+        woken = asyncio.Event()
+
+        def hear(_connection: Any, _pid: int, _channel: str, facility: str) -> None:
+            heard.add(facility)
+            woken.set()
+
+        try:
+            connection = await asyncpg.connect(self._url, timeout=_CLOSE_SECONDS)
+        except (*_AWAY, asyncpg.PostgresError, TimeoutError) as exc:
+            raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
+        try:
+            await connection.add_listener("rso_changed", hear)
+            yield None
+            while True:
+                try:
+                    await asyncio.wait_for(woken.wait(), _ALIVE_SECONDS)
+                except TimeoutError:
+                    await connection.fetchval("SELECT 1", timeout=_CLOSE_SECONDS)
+                    continue
+                await asyncio.sleep(_TOGETHER_SECONDS)
+                woken.clear()
+                found, heard = frozenset(heard), set()
+                yield found
+        except (*_AWAY, TimeoutError) as exc:
+            raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
+        finally:
+            connection.terminate()
 
     async def close(self) -> None:
         """Close the pool; a server that does not answer is not waited for."""

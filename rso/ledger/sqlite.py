@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import queue
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ __all__ = ["SqliteDriver"]
 _T = TypeVar("_T")
 _BUSY_SECONDS = 30.0
 _READERS = 4
+_POLL_SECONDS = 0.5
 _inside: ContextVar[bool] = ContextVar("sqlite_transaction", default=False)
 
 
@@ -190,6 +191,21 @@ class SqliteDriver:
         with self.path.with_suffix(".migrate.lock").open("w") as file:
             await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
             yield
+
+    async def changes(self) -> AsyncGenerator[frozenset[str] | None, None]:
+        """Read the counters that triggers keep, twice a second."""
+        sql = "SELECT facility, revision FROM facility_change"
+        known = await self._revisions(sql)
+        yield None
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            found = await self._revisions(sql)
+            if changed := frozenset(f for f, revision in found.items() if known.get(f) != revision):
+                yield changed
+            known = found
+
+    async def _revisions(self, sql: str) -> dict[str, int]:
+        return {row["facility"]: row["revision"] for row in await self.fetch(sql, ())}
 
     async def close(self) -> None:
         """Close every connection and end the threads."""

@@ -13,6 +13,7 @@ from rso.core.number import (
     make_number,
     nearby,
     parse_number,
+    read_prefix,
 )
 
 symbols = st.sampled_from(ALPHABET)
@@ -61,3 +62,10 @@ def test_shape_and_neighbours() -> None:
     assert looks_like_number(format_number(wrong))
     assert not looks_like_number("PAT-00001")
     assert nearby(wrong, [number, make_number()]) == [number]
+
+
+def test_the_beginning_of_a_number() -> None:
+    """Read as tolerantly as a whole one; what cannot begin a number is none."""
+    assert read_prefix("7q2k-mo") == "7Q2KM0"
+    assert read_prefix(" 7Q 2i") == "7Q21"
+    assert read_prefix("") == read_prefix("DOE^") == read_prefix("7Q2KM4TX9CA") == ""

@@ -1,6 +1,7 @@
 """Migrations: additive, written by hand, each run once on either engine.
 
-A module ``m0002_what_it_adds.py`` holds ``SQL``; its name is its record in the database.
+A module ``m0002_what_it_adds.py`` holds ``SQL``; its name is its record in the database. What can
+only be said in one engine's words stands beside it, as statements in ``SQLITE`` and ``POSTGRES``.
 """
 
 from importlib import import_module
@@ -23,4 +24,6 @@ async def migrate(ledger: "Ledger", driver: "Driver") -> None:
         module = import_module(f"{__name__}.{name}")
         async with ledger.transaction():
             await driver.script(module.SQL)
+            for statement in getattr(module, driver.kind.upper(), ()):
+                await ledger.execute(statement)
             await ledger.execute("INSERT INTO rso_migration (name) VALUES (?)", name)
