@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Response
+from litestar.config.compression import CompressionConfig
+from litestar.middleware import DefineMiddleware
+from litestar.middleware.compression import CompressionMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.plugins.jinja import JinjaTemplateEngine
@@ -22,15 +25,19 @@ from rso.web import (
     download,
     holds_api,
     notifying,
+    owners,
     pages,
     security,
     sign_in,
 )
+from rso.web.assets import FOR_EVER, asset
 from rso.web.errors import answer_error
+from rso.web.live import Live
 
 __all__ = ["create_app"]
 
 _WEB = Path(__file__).parent / "web"
+_GZIP = CompressionConfig(backend="gzip")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self'; img-src 'self' data:;"
     " frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
@@ -51,10 +58,12 @@ async def _secure(response: Response[Any]) -> Response[Any]:
 def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver]) -> Litestar:
     """The application over an open engine."""
     plugged = [route for routes in engine.hook.rso_register_routes() for route in routes]
+    live = Live(engine.ledger)
     app = Litestar(
         route_handlers=[
             *sign_in.HANDLERS,
             *active_list.HANDLERS,
+            *owners.HANDLERS,
             *pages.HANDLERS,
             *admin.HANDLERS,
             *admin_retention.HANDLERS,
@@ -68,11 +77,17 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             create_static_files_router(
                 path="/static",
                 directories=[_WEB / "static"],
-                cache_control=None,
+                cache_control=FOR_EVER,
+                # Here only: the length of a page, compressed, would tell of the secrets in it.
+                middleware=[DefineMiddleware(CompressionMiddleware, config=_GZIP)],
                 include_in_schema=False,
             ),
         ],
-        template_config=TemplateConfig(directory=_WEB / "templates", engine=JinjaTemplateEngine),
+        template_config=TemplateConfig(
+            directory=_WEB / "templates",
+            engine=JinjaTemplateEngine,
+            engine_callback=lambda engine: engine.engine.globals.update(asset=asset),
+        ),
         openapi_config=OpenAPIConfig(
             title="RSO",
             version="0.1.0",
@@ -84,6 +99,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         debug=False,
     )
     app.state.engine = engine
+    app.state.live = live
     app.state.spool = spool
     app.state.receivers = {receiver.name: receiver for receiver in receivers}
     return app

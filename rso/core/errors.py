@@ -4,6 +4,7 @@
     +-- ConfigError               rso.toml, site.toml or a plugin's section is wrong
     +-- PluginError               a plugin failed; carries its name
     +-- ExamError                 an exam cannot be made, found or changed like that
+    |   +-- OwnerError            somebody else looks after it, or nobody may
     +-- MatchingError             a match cannot be decided or released like that
     +-- RoutingError              no radiologist or destination fits
     +-- IntakeError               an instance cannot be kept; carries a short code
@@ -27,6 +28,7 @@ __all__ = [
     "MatchingError",
     "NoSpaceError",
     "NotDicomError",
+    "OwnerError",
     "PermanentTransportError",
     "PluginError",
     "RefusedError",
@@ -56,6 +58,10 @@ class PluginError(RsoError):
 
 class ExamError(RsoError):
     """An exam cannot be made, found or changed like that."""
+
+
+class OwnerError(ExamError):
+    """Somebody else looks after the exam, or this person may not."""
 
 
 class MatchingError(RsoError):

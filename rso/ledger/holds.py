@@ -9,7 +9,15 @@ from msgspec import Struct
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.exams import now
 
-__all__ = ["HoldRow", "close_hold", "find_holds", "hold_by_id", "open_hold", "reason_open"]
+__all__ = [
+    "HoldRow",
+    "close_hold",
+    "find_holds",
+    "hold_by_id",
+    "open_hold",
+    "open_holds",
+    "reason_open",
+]
 
 
 class HoldRow(Struct, frozen=True, kw_only=True):
@@ -143,6 +151,28 @@ async def find_holds(
         values += facilities
     rows = await ledger.fetch(f"{_SELECT} WHERE {where} ORDER BY h.opened_at, h.id", *values)
     return [_row(values) for values in rows]
+
+
+async def open_holds(ledger: Ledger, facilities: Sequence[str] | None) -> dict[str, Any]:
+    """How many holds wait, how many of them with an alarm, and since when the oldest does."""
+    where, values = "state = 'open'", list[Any]()
+    if facilities is not None:
+        where += f" AND facility IN ({','.join('?' * len(facilities)) or 'NULL'})"
+        values += facilities
+    rows = await ledger.fetch(
+        "SELECT count(*) AS n, sum(CASE WHEN alarm THEN 1 ELSE 0 END) AS alarms"  # noqa: S608
+        f" FROM hold WHERE {where}",
+        *values,
+    )
+    oldest = await ledger.fetch(
+        f"SELECT opened_at FROM hold WHERE {where} ORDER BY opened_at LIMIT 1",  # noqa: S608
+        *values,
+    )
+    return {
+        "count": rows[0]["n"],
+        "alarms": rows[0]["alarms"] or 0,
+        "oldest": oldest[0]["opened_at"] if oldest else None,
+    }
 
 
 async def close_hold(

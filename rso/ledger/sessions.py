@@ -1,6 +1,7 @@
 """Sessions of the web application; of what a cookie holds only a hash is stored."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = [
     "end_session",
     "find_pending",
     "find_session",
+    "open_sessions",
+    "session_key",
     "sessions_of",
 ]
 
@@ -49,8 +52,13 @@ async def create_session(ledger: Ledger, person: Person) -> str:
     return secret
 
 
-async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None:
-    """The person and the CSRF token of a session that is neither idle nor over."""
+async def find_session(
+    ledger: Ledger, secret: str, *, touch: bool = True
+) -> tuple[Person, str] | None:
+    """The person and the CSRF token of a session that is neither idle nor over.
+
+    ``touch`` says that a person is behind the request: it keeps the session from falling idle.
+    """
     at = now()
     rows = await ledger.fetch(
         "SELECT s.id AS session, s.data, s.seen_at, u.* FROM web_session s JOIN user_account u"
@@ -64,11 +72,32 @@ async def find_session(ledger: Ledger, secret: str) -> tuple[Person, str] | None
     if not rows:
         return None
     seen: datetime = rows[0]["seen_at"]
-    if at - seen > timedelta(minutes=1):  # not a write for each request
+    if touch and at - seen > timedelta(minutes=1):  # not a write for each request
         await ledger.execute(
             "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
         )
     return person_of(rows[0]), rows[0]["data"]
+
+
+def session_key(secret: str) -> str:
+    """The key of a session, from which the cookie cannot be made again."""
+    return _hash(secret)
+
+
+async def open_sessions(ledger: Ledger, keys: Sequence[str]) -> dict[str, Person]:
+    """Which of these sessions are neither idle nor over, and whose; nobody's is kept awake."""
+    at = now()
+    marks = ",".join("?" * len(keys)) or "NULL"
+    rows = await ledger.fetch(
+        "SELECT s.id AS session, u.* FROM web_session s JOIN user_account u ON u.email ="  # noqa: S608
+        f" s.account WHERE s.id IN ({marks}) AND s.expires_at > ? AND s.seen_at > ?"
+        " AND s.data <> ? AND NOT u.disabled",
+        *keys,
+        at,
+        at - _IDLE,
+        _PENDING,
+    )
+    return {row["session"]: person_of(row) for row in rows}
 
 
 async def end_session(ledger: Ledger, secret: str) -> None:

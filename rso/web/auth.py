@@ -48,7 +48,9 @@ async def current(request: Request[Any, Any, Any]) -> Identity | None:
             raise NotAuthorizedException("the token is unknown or was revoked")
         return Identity(person=person)
     secret = request.cookies.get(COOKIE)
-    found = await find_session(ledger, secret) if secret else None
+    # What a page asks by itself, as a live list does, is no sign of a person at the desk.
+    touch = "x-unattended" not in request.headers
+    found = await find_session(ledger, secret, touch=touch) if secret else None
     return Identity(person=found[0], csrf=found[1]) if found else None
 
 

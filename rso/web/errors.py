@@ -14,10 +14,12 @@ from rso.core.errors import (
     MatchingError,
     NoSpaceError,
     NotDicomError,
+    OwnerError,
     RefusedError,
     RsoError,
 )
 from rso.ledger import LedgerUnavailable
+from rso.web.live import TooManyStreams
 
 __all__ = ["answer_error"]
 
@@ -29,6 +31,8 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (RefusedError, 415),
     (NoSpaceError, 507),
     (LedgerUnavailable, 503),
+    (OwnerError, 409),
+    (TooManyStreams, 429),
     (ExamError, 404),
     (MatchingError, 409),
     (ConfigError, 400),

@@ -25,6 +25,7 @@ def page(
     known = {
         "me": me,
         "site": engine.settings.site.name,
+        "path": request.url.path,
         "plugin_pages": visible_to(me.person.role, engine.plugins.pages) if me else [],
     }
     if template_str:

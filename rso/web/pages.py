@@ -22,6 +22,7 @@ from rso.engine.holds import (
     show_hold,
 )
 from rso.engine.notify import exam_notes, exam_notifications, notify_people, reachable
+from rso.engine.owners import assignable, owner_of
 from rso.ledger.deliveries import deliveries_of
 from rso.ledger.holds import find_holds
 from rso.ledger.lists import (
@@ -157,6 +158,8 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         notifications=await exam_notifications(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
         released=await released_to(ledger, exam),
+        owner=await owner_of(ledger, exam),
+        people=await assignable(ledger, exam.facility),
         actions=exam_actions(request, me, exam),
     )
 

@@ -54,5 +54,7 @@ async def serve_app(
         await asyncio.wait(
             {task, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED
         )
+        # Live pages would hold the server for as long as they are open.
+        app.state.live.close()
         server.should_exit = True
     await task

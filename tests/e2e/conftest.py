@@ -1,9 +1,10 @@
 """A running RSO for tests from outside."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site
@@ -16,3 +17,31 @@ def site(tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
     made.start()
     yield made
     assert made.stop() == 0
+
+
+@pytest.fixture
+def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Callable[..., Page]:
+    """A page of a person who has signed in; any error of a script fails the test."""
+
+    def open_page(email: str = "tech@example.org", password: str = "a good password") -> Page:
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
+        page.goto(f"http://127.0.0.1:{site.web}/sign-in")
+        page.fill("[name=email]", email)
+        page.fill("[name=password]", password)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"http://127.0.0.1:{site.web}/")
+        return page
+
+    return open_page

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,23 +9,12 @@ import pydicom
 import pyotp
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from rso.testing.modality import send_files
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
 from rso.testing.study import delivered, make_study, missing
-
-
-@pytest.fixture
-def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
-    """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield made
-        made.close()
 
 
 def signed_in(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rso.web.active_list import clock_words
+from rso.web.words import clock_words
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Times and events as people say them: relative, and so in no time zone."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+__all__ = ["ago_words", "clock_words", "event_words"]
+
+_EVENTS = {
+    "exam created": "requested",
+    "exam claimed": "claimed",
+    "exam assigned": "assigned",
+    "exam released by its owner": "let go",
+    "exam complete": "said to be complete",
+    "exam edited": "edited",
+}
+
+
+def clock_words(minutes: int) -> str:
+    """Time left, or over, as people say it: ``1 h 20 min left``."""
+    word = "left" if minutes >= 0 else "over"
+    hours, rest = divmod(abs(minutes), 60)
+    if hours >= 48:
+        return f"{hours // 24} days {word}"
+    return f"{hours} h {rest} min {word}" if hours else f"{rest} min {word}"
+
+
+def ago_words(past: timedelta) -> str:
+    """How long ago: ``now``, ``5 min ago``, ``3 h ago``, ``2 days ago``."""
+    minutes = int(past.total_seconds() // 60)
+    if minutes < 1:
+        return "now"
+    if minutes < 60:
+        return f"{minutes} min ago"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h ago"
+    return f"{minutes // (24 * 60)} days ago"
+
+
+def event_words(row: dict[str, Any]) -> tuple[str, datetime]:
+    """The last thing that happened to an exam of the active list, and when."""
+    said = row["said"]
+    found: list[tuple[datetime, str]] = [(row["created_at"], "requested")]
+    if said is not None:
+        who = said["actor"].split("@")[0].split(":")[0]
+        found.append((said["at"], f"{_EVENTS.get(said['action'], said['action'])} by {who}"))
+    for column, word in (
+        ("last_instance_at", "image came in"),
+        ("settled_at", "no more images"),
+        ("delivered_at", "delivered"),
+    ):
+        if row[column] is not None:
+            found.append((row[column], word))
+    at, word = max(found)
+    return word, at

@@ -1,0 +1,169 @@
+"""The Active patient list in a real browser: live, by keyboard, claimed, kept as a view."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from rso.testing.site import Site
+
+Visit = Callable[..., Page]
+_LIVE_MS = 2000  # a request is listed within this
+
+
+def make_exam(site: Site, name: str, **more: str) -> str:
+    """An exam's number as it is shown."""
+    words = [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", value)]
+    made: dict[str, Any] = site.rso(
+        "exam", "create", "--facility", "NORTH", "--patient-name", name, *words, "--json"
+    )
+    number = str(made["exam_number"])
+    return f"{number[:4]}-{number[4:8]}-{number[8:]}"
+
+
+def test_a_request_is_listed_live(site: Site, visit: Visit) -> None:
+    """One person asks for an exam; another's list, and nobody else's, shows it within two seconds."""
+    technician, customer, south = (
+        visit(), visit("customer@example.org"), visit("south@example.org", "another good password")
+    )  # fmt: skip
+    asked: list[str] = []
+    for page in (technician, south):
+        page.wait_for_timeout(500)  # the stream's first word has been answered
+    south.on("request", lambda request: asked.append(request.url))
+    customer.click("text=New exam")
+    customer.fill("[name=family]", "DOE")
+    customer.fill("[name=indication]", "pain")
+    customer.click("text=Create exam")
+    number = customer.locator("#number").inner_text()
+    expect(technician.locator("#rows")).to_contain_text(number, timeout=_LIVE_MS)
+    south.wait_for_timeout(1000)
+    assert not asked, "another facility's page was told of the change"
+    # Nobody's name is in a URL, nor is a search.
+    urls: list[str] = []
+    technician.on("request", lambda request: urls.append(request.url))
+    technician.fill("#search", "do")
+    expect(technician.locator("#rows")).to_contain_text("DOE")
+    technician.fill("#search", "nobody")
+    expect(technician.locator("#rows")).to_contain_text("Nothing fits")
+    assert urls
+    assert all(url.endswith("/exams/rows") for url in urls)
+
+
+def test_a_lost_line_is_shown_and_found_again(site: Site, visit: Visit) -> None:
+    """The server dies, or the network goes; the list says so, and catches up by itself."""
+    page = visit()
+    expect(page.locator("#lost")).to_be_hidden()
+    page.context.set_offline(True)
+    expect(page.locator("#lost")).to_contain_text("Connection lost")
+    number = make_exam(site, "DOE^JANE")
+    page.context.set_offline(False)
+    expect(page.locator("#rows")).to_contain_text(number, timeout=10_000)
+    expect(page.locator("#lost")).to_be_hidden()
+    site.kill("web")
+    expect(page.locator("#lost")).to_contain_text("Connection lost", timeout=10_000)
+    number = make_exam(site, "ROE^RICHARD")
+    expect(page.locator("#rows")).to_contain_text(number, timeout=20_000)
+    expect(page.locator("#lost")).to_be_hidden()
+
+
+def test_the_stream_ends_with_the_session(site: Site, visit: Visit) -> None:
+    """Signing out in one tab ends the live line of the other."""
+    page = visit()
+    other = page.context.new_page()
+    other.goto(f"http://127.0.0.1:{site.web}/me")
+    page.wait_for_timeout(500)
+    other.click("text=Sign out")
+    page.bring_to_front()
+    expect(page.locator("#lost")).to_contain_text("signed out", timeout=10_000)
+
+
+def test_keyboard_and_claim(site: Site, visit: Visit) -> None:
+    """Down, up, claim, search, help and open without a mouse; another person sees the claim."""
+    numbers = [make_exam(site, name, priority="stat") for name in ("A^A", "B^B", "C^C")]
+    page, other = visit(), visit("first@example.org")
+    chosen = page.locator("tr.chosen a.number")
+    page.keyboard.press("j")
+    expect(chosen).to_have_text(numbers[0])
+    page.keyboard.press("j")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("k")
+    expect(chosen).to_have_text(numbers[1])
+    page.keyboard.press("c")
+    expect(page.locator("tr.chosen .owner")).to_have_text("you")
+    row = other.locator(f"tr:has-text('{numbers[1]}')")
+    expect(row.locator(".owner")).to_have_text("tech", timeout=_LIVE_MS)
+    expect(row.locator("[data-claim]")).to_have_count(0)
+    # The rows came anew, and the keyboard is still where it was.
+    expect(chosen).to_be_focused()
+    page.keyboard.press("c")
+    expect(page.locator("tr.chosen .owner")).to_have_count(0)
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("/")
+    page.keyboard.type(numbers[2][:6].lower())
+    expect(page.locator("#rows tr[data-number]")).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"http://127.0.0.1:{site.web}/exams/{numbers[2].replace('-', '')}")
+    page.click("button:has-text('Claim')")
+    expect(page.locator("main")).to_contain_text("exam claimed")
+
+
+def test_views(site: Site, visit: Visit) -> None:
+    """A filter is kept under a name, opens first, and is gone when it is removed."""
+    make_exam(site, "CT^ONE", modality="CT")
+    make_exam(site, "MR^ONE", modality="MR")
+    page = visit()
+    page.click("text=Filter and sort")
+    page.select_option("[name=modality]", "MR")
+    expect(page.locator("#rows tr[data-number]")).to_have_count(1)
+    page.fill("#search", "mr")
+    page.click(".pop summary")
+    page.fill("#view-name", "Only MR")
+    page.click("#keep-view button")
+    expect(page.locator(".views a[aria-current]")).to_contain_text("Only MR")
+    expect(page.locator("#rows tr[data-number]")).to_have_count(1)
+    expect(page.locator("#search")).to_have_value("")
+    page.click(".pop summary")
+    page.click("text=Open the list with this view")
+    again = visit()
+    expect(again.locator("#rows tr[data-number]")).to_have_count(1)
+    expect(again.locator("[name=modality]")).to_have_value("MR")
+    again.click("text=All active")
+    expect(again.locator("#rows tr[data-number]")).to_have_count(2)
+    again.click(".views a:has-text('Only MR')")
+    again.click(".pop summary")
+    again.click("text=Remove this view")
+    expect(again.locator("#rows tr[data-number]")).to_have_count(2)
+    expect(again.locator(".views nav a")).to_have_count(1)
+
+
+def test_light_enough(site: Site, visit: Visit) -> None:
+    """From the sign-in page to a working list under 100 KB of assets, all of them RSO's own."""
+    page = visit()
+    page.context.clear_cookies()
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.setCacheDisabled", {"cacheDisabled": False})
+    session.send("Network.clearBrowserCache")
+    received: dict[str, float] = {}
+    urls: dict[str, str] = {}
+    session.on("Network.requestWillBeSent",
+               lambda event: urls.update({event["requestId"]: event["request"]["url"]}))  # fmt: skip
+    session.on("Network.loadingFinished",
+               lambda event: received.update({event["requestId"]: event["encodedDataLength"]}))  # fmt: skip
+    base = f"http://127.0.0.1:{site.web}"
+    page.goto(f"{base}/sign-in")
+    page.fill("[name=email]", "tech@example.org")
+    page.fill("[name=password]", "a good password")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{base}/")
+    expect(page.locator("#rows")).to_be_visible()
+    time.sleep(0.5)
+    assert all(url.startswith((base, "data:")) for url in urls.values()), urls
+    assert sum(received.values()) < 100_000, {urls[k]: n for k, n in received.items()}
+    assert any("htmx" in urls[k] and n < 25_000 for k, n in received.items()), "not compressed"
