@@ -5,13 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 from rso.core.exam import Exam
-from rso.core.names import search_key
-from rso.core.number import looks_like_number
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
 __all__ = [
-    "active_exams",
     "audit_actions",
     "audit_entries",
     "destinations",
@@ -22,47 +19,12 @@ __all__ = [
     "released_to",
 ]
 
-_ACTIVE = "('requested', 'receiving', 'settled', 'delivered')"
-
 
 def _limit(facilities: Sequence[str] | None, column: str) -> tuple[str, list[Any]]:
     if facilities is None:
         return "1 = 1", []
     marks = ",".join("?" * len(facilities)) or "''"
     return f"{column} IN ({marks})", list(facilities)
-
-
-async def active_exams(
-    ledger: Ledger,
-    facilities: Sequence[str] | None,
-    *,
-    search: str = "",
-    status: str = "",
-    facility: str = "",
-    limit: int = 200,
-) -> list[dict[str, Any]]:
-    """Active exams: STAT first, then the newest; ``search`` is a number, a name or an ID."""
-    where, values = _limit(facilities, "e.facility")
-    for column, value in (("e.status", status), ("e.facility", facility)):
-        if value:
-            where, values = f"{where} AND {column} = ?", [*values, value]
-    if search:
-        plain = search.replace("-", "").replace(" ", "").upper()
-        if looks_like_number(plain):
-            where, values = f"{where} AND e.number = ?", [*values, plain]
-        else:
-            where += " AND (e.patient_id = ? OR e.name_key LIKE ?)"
-            values += [search, f"{search_key(search)}%"]
-    return await ledger.fetch(
-        "SELECT e.*, (SELECT min(d.acknowledged) FROM delivery d WHERE d.exam = e.id)"  # noqa: S608
-        " AS delivered, (SELECT count(*) FROM delivery d WHERE d.exam = e.id AND"
-        " d.state = 'stopped') AS stopped FROM exam e"
-        f" WHERE {where} AND e.status IN {_ACTIVE}"
-        " ORDER BY CASE WHEN e.status = 'delivered' THEN 1 ELSE 0 END, e.priority,"
-        " e.created_at DESC LIMIT ?",
-        *values,
-        limit,
-    )
 
 
 async def exam_instances(ledger: Ledger, exam: Exam) -> list[dict[str, Any]]:

@@ -159,7 +159,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         notes=await exam_notes(ledger, exam),
         released=await released_to(ledger, exam),
         owner=await owner_of(ledger, exam),
-        people=await assignable(ledger, exam.facility),
+        owners=await assignable(ledger, exam.facility),
         actions=exam_actions(request, me, exam),
     )
 
