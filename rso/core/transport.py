@@ -36,6 +36,7 @@ __all__ = [
     "Sink",
     "Source",
     "Spool",
+    "WriteAhead",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -124,6 +125,16 @@ class Sink(Protocol):
         """Forget what was written; nothing becomes visible. Safe to call twice."""
 
 
+class WriteAhead(Protocol):
+    """A dataset that is written while it comes in: saves time at its end, promises nothing."""
+
+    def write(self, so_far: Buffer) -> None:
+        """Take all bytes that are there so far; the caller keeps them, unchanged."""
+
+    def forget(self) -> None:
+        """The dataset will not be appended; idempotent."""
+
+
 class Batch(Protocol):
     """One association, upload or session; safe to use from several threads."""
 
@@ -137,6 +148,7 @@ class Batch(Protocol):
         transfer_syntax_uid: str,
         sop_class_uid: str = "",
         sop_instance_uid: str = "",
+        ahead: WriteAhead | None = None,
     ) -> Receipt:
         """Keep one dataset (its bytes, in pieces) and return once it is durable.
 
@@ -145,12 +157,18 @@ class Batch(Protocol):
             transfer_syntax_uid: How they are encoded.
             sop_class_uid: As announced by the sender; empty when nothing was announced.
             sop_instance_uid: Likewise.
+            ahead: What was begun for this dataset, if it was; not used again after this.
 
         Raises:
             NotDicomError: Not readable; a copy is in quarantine.
             IdentifierError: The dataset's identifiers differ from the announced ones.
             NoSpaceError, VolumeError, RefusedError: Not kept.
         """
+
+    def ahead(
+        self, *, transfer_syntax_uid: str, sop_class_uid: str = "", sop_instance_uid: str = ""
+    ) -> WriteAhead:
+        """Begin a dataset that the caller gathers in one buffer and appends once it is whole."""
 
     def open(
         self,

@@ -16,6 +16,7 @@ __all__ = ["AcceptedAssociation", "Handler", "Limits"]
 _IN_MEMORY = 12 << 20
 _FIRST_BUFFER = 1 << 20
 _MOST_COMMAND = 64 << 10
+_TELL_STEP = 128 << 10  # bytes of a dataset after which its handler is told of them
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -37,6 +38,9 @@ class Handler(Protocol):
         self, command: Command, transfer_syntax_uid: str, dataset: memoryview
     ) -> tuple[int, str]:
         """Keep a dataset; status and comment. The view is gone when this returns."""
+
+    def receiving(self, command: Command, transfer_syntax_uid: str, so_far: memoryview) -> None:
+        """More of a dataset is there that will be stored, or not; it is all given each time."""
 
     def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
         """Begin a dataset that is too large for memory."""
@@ -65,6 +69,7 @@ class AcceptedAssociation:
         self._closing = closing
         self._buffer = bytearray(_FIRST_BUFFER)
         self._used = 0
+        self._told = 0
         self._total = 0
         self._command = bytearray()
         self._request: Command | None = None
@@ -118,7 +123,8 @@ class AcceptedAssociation:
     def _begin(self, command: Command, context_id: int) -> None:
         self._command = bytearray()
         if command.field == C_STORE_RQ and command.has_dataset:
-            self._request, self._used, self._fault, self._total = command, 0, None, 0
+            self._request, self._fault = command, None
+            self._used = self._told = self._total = 0
             return
         status = 0x0000 if command.field == C_ECHO_RQ else 0x0211  # unrecognised operation
         if command.has_dataset or command.field & 0x8000:
@@ -141,6 +147,11 @@ class AcceptedAssociation:
                 end = self._used + fragment.length
         self._link.read_into(memoryview(self._buffer)[self._used : end])
         self._used = end
+        if end - self._told >= _TELL_STEP and self._sink is None and not fragment.is_last:
+            assert self._request is not None
+            syntax = self._contexts[fragment.context_id]
+            self._handler.receiving(self._request, syntax, memoryview(self._buffer)[:end])
+            self._told = end
 
     def _spill(self, context_id: int) -> None:
         """Hand what is in memory to the sink; after a fault the rest is read and dropped."""

@@ -10,7 +10,7 @@ from rso.core.errors import RsoError
 from rso.core.routing import Destination
 from rso.engine.context import Engine
 from rso.engine.dispatch import make_sender
-from rso.engine.spool_log import Space
+from rso.engine.spool_files import Space
 
 __all__ = ["Check", "run_checks", "test_destination"]
 

@@ -1,8 +1,6 @@
 """The spool: the one way in. What it has acknowledged is on disk."""
 
 import contextlib
-import errno
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,27 +13,31 @@ from rso.core.errors import (
     IdentifierError,
     NoSpaceError,
     NotDicomError,
-    RefusedError,
     VolumeError,
 )
 from rso.core.header import Header
-from rso.core.transport import Buffer, Provenance, Receipt
+from rso.core.transport import Buffer, Provenance, Receipt, WriteAhead
 from rso.dicom.header import scan_beginning, scan_header
 from rso.dicom.part10 import build_file_meta
 from rso.engine.quarantine import Quarantine
-from rso.engine.spool_log import SegmentLog, sync_folder
+from rso.engine.spool_ahead import Announced, LogAhead
+from rso.engine.spool_log import Draft, SegmentLog
 from rso.engine.spool_segment import (
+    HEAD,
+    Body,
     InstanceMeta,
+    OpenRecord,
     RecordType,
+    Segment,
     StoredProvenance,
     encode_record,
 )
+from rso.engine.spool_sink import LogSink
 from rso.ledger import new_id
 
-__all__ = ["LogSpool"]
+__all__ = ["LogBatch", "LogSpool"]
 
 _LARGE = 12 << 20  # above this a dataset gets a file of its own
-_MOST_BYTES = 64 << 30
 _MOST_PIECES = 512  # the system gathers at most 1024 in one write
 
 
@@ -44,7 +46,7 @@ class LogSpool:
 
     def __init__(self, folder: Path, *, large: int = _LARGE) -> None:
         self.log = SegmentLog(folder)
-        self.large = min(large, self.log.segment_size // 2)
+        self.large = min(large, self.log.files.size // 2)
         self.quarantine = Quarantine(folder.parent.parent / "quarantine")
 
     def open_batch(self, provenance: Provenance) -> "LogBatch":
@@ -57,8 +59,8 @@ class LogSpool:
 
     def alert(self, kind: str, facts: Mapping[str, str]) -> None:
         """Note a security-relevant event for the audit; facts hold no patient data."""
-        meta = msgspec.json.encode([kind, dict(facts)])
-        self.log.append(lambda segment: [encode_record(RecordType.ALERT, segment, meta=meta)])
+        body = Body(self.log.segment, msgspec.json.encode([kind, dict(facts)]))
+        self.log.append(lambda segment: [encode_record(RecordType.ALERT, segment, body)])
 
     def close(self) -> None:
         """Close the log."""
@@ -73,7 +75,7 @@ class LogBatch:
         self.provenance = provenance
         self._spool = spool
         self._stored = msgspec.json.encode(StoredProvenance(batch=self.id, provenance=provenance))
-        self._noted_in = 0  # the segment that holds this batch's record
+        self._noted_in: Segment | None = None  # the segment that holds this batch's record
         self._used = False
         self._closed = False
         self._lock = threading.Lock()
@@ -85,63 +87,82 @@ class LogBatch:
         transfer_syntax_uid: str,
         sop_class_uid: str = "",
         sop_instance_uid: str = "",
+        ahead: WriteAhead | None = None,
     ) -> Receipt:
         """Keep one dataset and return once it is durable; see ``core.transport.Batch``."""
+        announced = Announced(transfer_syntax_uid, sop_class_uid, sop_instance_uid)
         size = sum(map(len, dataset))
         if size > self._spool.large:
-            sink = self.open(
-                transfer_syntax_uid=transfer_syntax_uid,
-                sop_class_uid=sop_class_uid,
-                sop_instance_uid=sop_instance_uid,
-            )
+            sink = LogSink(self, self._spool, announced)
             for part in dataset:
                 sink.write(part)
             return sink.commit()
         self._spool.log.space.require(size)
         if len(dataset) > _MOST_PIECES:
             dataset = [b"".join(dataset)]
-        header = self._scan_pieces(
-            dataset, size, (transfer_syntax_uid, sop_class_uid, sop_instance_uid)
-        )
-        meta = self._file_meta(header)
-        record_id = new_id()
-        said = InstanceMeta(
-            header=header,
-            dataset_offset=len(meta),
-            size=size,
-            received_at=datetime.now(UTC),
-        )
-        self._write(RecordType.INSTANCE, record_id, said, (meta, *dataset))
-        return Receipt(record_id=record_id, header=header, size=size)
+        draft = None
+        record = ahead.finish(dataset) if isinstance(ahead, LogAhead) else None
+        if record is not None and isinstance(ahead, LogAhead):
+            draft = ahead.draft
+        else:
+            record = self.record(self._scan_pieces(dataset, size, announced))
+            for part in dataset:
+                record.body.add(part)
+        self._write(RecordType.INSTANCE, record, draft)
+        return Receipt(record_id=record.record_id, header=record.header, size=size)
 
-    def _scan_pieces(
-        self, dataset: Sequence[Buffer], size: int, announced: tuple[str, str, str]
-    ) -> Header:
+    def ahead(
+        self, *, transfer_syntax_uid: str, sop_class_uid: str = "", sop_instance_uid: str = ""
+    ) -> WriteAhead:
+        """Begin a dataset that is written while it comes in; see ``core.transport.Batch``."""
+        announced = Announced(transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+        return LogAhead(self, self._spool.log, announced)
+
+    def open(
+        self, *, transfer_syntax_uid: str, sop_class_uid: str = "", sop_instance_uid: str = ""
+    ) -> LogSink:
+        """Begin a dataset that arrives in parts; small ones stay in memory until committed."""
+        announced = Announced(transfer_syntax_uid, sop_class_uid, sop_instance_uid)
+        return LogSink(self, self._spool, announced)
+
+    def _scan_pieces(self, dataset: Sequence[Buffer], size: int, announced: Announced) -> Header:
         """Scan the first piece; only where that is not enough are all of them joined."""
         if len(dataset) < 2:
-            return self.scan(dataset[0] if dataset else b"", *announced)
-        with contextlib.suppress(NotDicomError, IdentifierError):
-            return _agreed(scan_beginning(dataset[0], announced[0], size), *announced[1:])
-        return self.scan(b"".join(dataset), *announced)
+            return self.scan(dataset[0] if dataset else b"", announced)
+        header = self.scan_first(dataset[0], announced, size)
+        return header or self.scan(b"".join(dataset), announced)
 
-    def scan(
-        self,
-        data: Buffer,
-        transfer_syntax_uid: str,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        *,
-        total: int | None = None,
-    ) -> Header:
+    def scan(self, data: Buffer, announced: Announced, *, total: int | None = None) -> Header:
         """Scan and check a header; what is refused leaves a copy in quarantine."""
         try:
-            header = scan_header(data, transfer_syntax_uid, total=total)
-            return _agreed(header, sop_class_uid, sop_instance_uid)
+            header = scan_header(data, announced.transfer_syntax_uid, total=total)
+            return _agreed(header, announced)
         except (NotDicomError, IdentifierError) as exc:
             self._spool.quarantine.keep(data, str(exc), self.provenance)
             raise
 
-    def _file_meta(self, header: Header) -> bytes:
+    def scan_first(self, data: Buffer, announced: Announced, total: int) -> Header | None:
+        """The header, if the first bytes hold all of it and nothing is wrong with it."""
+        with contextlib.suppress(NotDicomError, IdentifierError):
+            return _agreed(scan_beginning(data, announced.transfer_syntax_uid, total), announced)
+        return None
+
+    def record(self, header: Header) -> OpenRecord:
+        """An instance's record up to its dataset."""
+        file_meta = self.file_meta(header)
+        said = InstanceMeta(
+            header=header, dataset_offset=len(file_meta), received_at=datetime.now(UTC)
+        )
+        body = Body(self._spool.log.segment, msgspec.msgpack.encode(said), [file_meta])
+        return OpenRecord(new_id(), header, body)
+
+    def lead(self, record: OpenRecord) -> int:
+        """How many bytes stand in the log before what is added to a record from now on."""
+        noted = self._noted_in == self._spool.log.segment
+        return (0 if noted else HEAD + len(self._stored)) + HEAD + record.body.length
+
+    def file_meta(self, header: Header) -> bytes:
+        """Group 0002 of an instance, with where it came from."""
         return build_file_meta(
             sop_class_uid=header.sop_class_uid,
             sop_instance_uid=header.sop_instance_uid,
@@ -150,50 +171,40 @@ class LogBatch:
             private_information=self._stored,
         )
 
-    def _write(
-        self,
-        kind: RecordType,
-        record_id: str,
-        said: InstanceMeta,
-        payload: Sequence[Buffer] = (),
+    def note_large(
+        self, header: Header, file: Path, record_id: str, dataset_offset: int, size: int
     ) -> None:
-        meta = msgspec.msgpack.encode(said)
+        """Write the record of an instance that has a durable file of its own."""
+        said = InstanceMeta(
+            header=header,
+            dataset_offset=dataset_offset,
+            received_at=datetime.now(UTC),
+            size=size,
+            file=file.name,
+        )
+        body = Body(self._spool.log.segment, msgspec.msgpack.encode(said))
+        self._write(RecordType.LARGE, OpenRecord(record_id, header, body))
 
-        def records(segment: int) -> list[list[Buffer]]:
+    def _write(self, kind: RecordType, record: OpenRecord, draft: Draft | None = None) -> None:
+        def records(segment: Segment) -> list[list[Buffer]]:
             made = []
             if self._noted_in != segment:
-                made.append(
-                    encode_record(RecordType.BATCH, segment, batch_id=self.id, meta=self._stored)
-                )
+                stored = Body(segment, self._stored)
+                made.append(encode_record(RecordType.BATCH, segment, stored, batch_id=self.id))
                 self._noted_in = segment
             made.append(
                 encode_record(
-                    kind,
-                    segment,
-                    record_id=record_id,
-                    batch_id=self.id,
-                    meta=meta,
-                    payload=payload,
+                    kind, segment, record.body, record_id=record.record_id, batch_id=self.id
                 )
             )
             return made
 
         try:
-            self._spool.log.append(records)
+            self._spool.log.append(records, draft)
         except (NoSpaceError, VolumeError):
-            self._noted_in = 0
+            self._noted_in = None
             raise
         self._used = True
-
-    def open(
-        self,
-        *,
-        transfer_syntax_uid: str,
-        sop_class_uid: str = "",
-        sop_instance_uid: str = "",
-    ) -> "LogSink":
-        """Begin a dataset that arrives in parts; small ones stay in memory until committed."""
-        return LogSink(self, self._spool, (transfer_syntax_uid, sop_class_uid, sop_instance_uid))
 
     def set_aside(self, data: Buffer, reason: str) -> None:
         """Copy bytes that cannot be kept as an instance into the quarantine."""
@@ -211,98 +222,9 @@ class LogBatch:
             )
 
 
-class LogSink:
-    """A dataset on its way in: in memory while it is small, then in a file of its own."""
-
-    def __init__(self, batch: LogBatch, spool: LogSpool, announced: tuple[str, str, str]) -> None:
-        self._batch, self._spool, self._announced = batch, spool, announced
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._fd = -1
-        self._header: Header | None = None
-        self._offset = 0
-        self._record_id = new_id()
-        self._part = spool.log.folder / f"large-{self._record_id}.part"
-
-    def write(self, data: Buffer) -> None:
-        """Take the next bytes."""
-        self._size += len(data)
-        if self._size > _MOST_BYTES:
-            raise RefusedError("the dataset is larger than 64 GB")
-        if self._fd >= 0:
-            self._put(data)
-            return
-        if self._size <= self._spool.large:
-            self._parts.append(bytes(data))
-            return
-        # Nothing is joined that need not be: this is where memory would grow.
-        held = b"".join([*self._parts, data]) if self._parts else data
-        self._parts = []
-        self._spill(held)
-
-    def _spill(self, held: Buffer) -> None:
-        self._header = self._batch.scan(held, *self._announced, total=_MOST_BYTES)
-        meta = self._batch._file_meta(self._header)
-        self._offset = len(meta)
-        try:
-            self._fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as exc:
-            raise _volume(exc) from exc
-        self._put(meta)
-        self._put(held)
-
-    def _put(self, data: Buffer) -> None:
-        self._spool.log.space.require(len(data))
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._fd, view) :]
-            except OSError as exc:
-                raise _volume(exc) from exc
-
-    def commit(self) -> Receipt:
-        """Return once the instance is durable."""
-        if self._fd < 0:
-            kind, cls, instance = self._announced
-            return self._batch.append(
-                self._parts, transfer_syntax_uid=kind, sop_class_uid=cls, sop_instance_uid=instance
-            )
-        assert self._header is not None
-        final = self._part.with_suffix(".dcm")
-        try:
-            os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-            self._part.rename(final)
-            sync_folder(self._spool.log.folder)
-        except OSError as exc:
-            raise _volume(exc) from exc
-        said = InstanceMeta(
-            header=self._header,
-            dataset_offset=self._offset,
-            size=self._size,
-            received_at=datetime.now(UTC),
-            file=final.name,
-        )
-        try:
-            self._batch._write(RecordType.LARGE, self._record_id, said)
-        except NoSpaceError:
-            # No record, so nobody else knows the file. After any other fault one may stand.
-            final.unlink(missing_ok=True)
-            raise
-        return Receipt(record_id=self._record_id, header=self._header, size=self._size)
-
-    def abort(self) -> None:
-        """Forget what was written."""
-        self._parts = []
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._part.unlink(missing_ok=True)
-
-
-def _agreed(header: Header, sop_class_uid: str, sop_instance_uid: str) -> Header:
+def _agreed(header: Header, announced: Announced) -> Header:
     """The header if it says what the sender announced; completed by that where it says nothing."""
+    _, sop_class_uid, sop_instance_uid = announced
     if not header.sop_class_uid:
         if not sop_class_uid:
             raise NotDicomError("element 00080016 holds no UID")
@@ -312,9 +234,3 @@ def _agreed(header: Header, sop_class_uid: str, sop_instance_uid: str) -> Header
     if sop_class_uid and header.sop_class_uid != sop_class_uid:
         raise IdentifierError("SOP Class UID differs from the announced one")
     return header
-
-
-def _volume(exc: OSError) -> NoSpaceError | VolumeError:
-    if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return NoSpaceError("out of space, try again later")
-    return VolumeError("a write to the spool failed")

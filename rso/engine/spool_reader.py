@@ -15,11 +15,14 @@ from rso.core.header import Header
 from rso.core.transport import Provenance
 from rso.engine.spool_segment import (
     HEAD,
+    SEGMENT_HEAD,
     InstanceMeta,
     RecordHead,
     RecordType,
+    Segment,
     StoredProvenance,
     read_record,
+    read_segment_head,
 )
 
 __all__ = [
@@ -88,6 +91,7 @@ class SpoolReader:
         self._folder = folder
         self._batches: dict[str, Provenance] = {}
         self._map: tuple[int, memoryview] | None = None
+        self._use: Segment | None = None  # what the mapped file is used as
         self.released = self._read_checkpoint()
         self.position = self.released
 
@@ -118,12 +122,21 @@ class SpoolReader:
             self._map = segment, memoryview(mapped)
         return self._map[1]
 
+    def _record(self, number: int, pos: int) -> RecordHead | None:
+        """The record there, if a whole one is; offset 0 is the first one's too."""
+        view = self._view(number)
+        if self._use is None or self._use.number != number:
+            self._use = read_segment_head(view, number)
+        if self._use is None:
+            return None  # a crash came before the segment's head was durable
+        return read_record(view, pos or SEGMENT_HEAD, self._use)
+
     def poll(self) -> bool:
         """Whether there may be something to read; cheap."""
         if not self._enter():
             return False
         view = self._view(self.position.segment)
-        pos = self.position.offset
+        pos = self.position.offset or SEGMENT_HEAD
         # A record begins with its magic; zeros or an older use's bytes fail the read.
         if pos + HEAD <= len(view) and view[pos] != 0:
             return True
@@ -149,8 +162,7 @@ class SpoolReader:
         size = 0
         while len(records) < most_records and size < most_bytes and self._enter():
             segment, pos = self.position
-            view = self._view(segment)
-            head = read_record(view, pos, segment)
+            head = self._record(segment, pos)
             if head is None:
                 if not self._skip_damage(segment, pos):
                     break
@@ -170,7 +182,7 @@ class SpoolReader:
             return False
         view = self._view(segment)
         for after in range(pos + 1, len(view) - HEAD):
-            if bytes(view[after : after + 4]) == b"RSOL" and read_record(view, after, segment):
+            if bytes(view[after : after + 4]) == b"RSOL" and self._record(segment, after):
                 break
         else:
             after = 0
@@ -199,15 +211,14 @@ class SpoolReader:
             part10=None if large else head.payload,
             path=self._folder / Path(meta.file).name if large else None,
             dataset_offset=meta.dataset_offset,
-            size=meta.size,
+            size=meta.size if large else len(head.payload) - meta.dataset_offset,
             received_at=meta.received_at,
         )
 
     def _provenance_before(self, batch_id: str) -> Provenance:
         """A batch's provenance from earlier in its segment: this reader began after it."""
         segment, pos = self.position.segment, 0
-        view = self._view(segment)
-        while (head := read_record(view, pos, segment)) is not None:
+        while (head := self._record(segment, pos)) is not None:
             if head.kind is RecordType.BATCH:
                 self._decode(head)
                 if head.batch_id == batch_id:

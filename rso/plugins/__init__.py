@@ -44,6 +44,7 @@ from rso.core.transport import (
     Sink,
     Source,
     Spool,
+    WriteAhead,
 )
 from rso.plugins.bans import Bans
 from rso.plugins.config import config_table
@@ -106,6 +107,7 @@ __all__ = [
     "TransientTransportError",
     "TransportError",
     "VolumeError",
+    "WriteAhead",
     "classify_dimse",
     "config_table",
     "hookimpl",

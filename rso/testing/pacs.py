@@ -104,6 +104,9 @@ class _Taker:
     ) -> tuple[int, str]:
         return self._pacs.take(command, transfer_syntax_uid, bytes(dataset)), ""
 
+    def receiving(self, command: Command, transfer_syntax_uid: str, so_far: memoryview) -> None:
+        pass
+
     def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
         return _Sink(self._pacs, command, transfer_syntax_uid)
 

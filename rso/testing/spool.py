@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rso.core.errors import IntakeError, NoSpaceError
-from rso.core.transport import Buffer, Provenance, Receipt
+from rso.core.transport import Buffer, Provenance, Receipt, WriteAhead
 from rso.dicom.header import scan_header
 from rso.ledger import new_id
 
@@ -56,6 +56,7 @@ class _Batch:
         transfer_syntax_uid: str,
         sop_class_uid: str = "",  # noqa: ARG002
         sop_instance_uid: str = "",  # noqa: ARG002
+        ahead: WriteAhead | None = None,  # noqa: ARG002
     ) -> Receipt:
         data = b"".join(bytes(part) for part in dataset)
         header = scan_header(data, transfer_syntax_uid)
@@ -63,6 +64,15 @@ class _Batch:
             raise self._spool.fault
         self._spool.kept.append((header.sop_instance_uid, data))
         return Receipt(record_id=new_id(), header=header, size=len(data))
+
+    def ahead(
+        self,
+        *,
+        transfer_syntax_uid: str,  # noqa: ARG002
+        sop_class_uid: str = "",  # noqa: ARG002
+        sop_instance_uid: str = "",  # noqa: ARG002
+    ) -> "_Ahead":
+        return _Ahead()
 
     def open(
         self,
@@ -78,6 +88,14 @@ class _Batch:
 
     def close(self) -> None:
         self._spool.closed += 1
+
+
+class _Ahead:
+    def write(self, so_far: Buffer) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
 
 
 class _Sink:

@@ -11,7 +11,6 @@ import pytest
 
 from rso.core.errors import ConfigError, IdentifierError, NotDicomError, VolumeError
 from rso.core.transport import Kind, Provenance
-from rso.dicom.part10 import read_file_meta
 from rso.engine.spool import LogSpool
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, SpoolReader
 
@@ -23,14 +22,6 @@ PROVENANCE = Provenance(
     peer_address="127.0.0.1",
     opened_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
-
-
-@pytest.fixture
-def dataset(samples: Path) -> tuple[bytes, str]:
-    """A real dataset and its Transfer Syntax."""
-    data = (samples / "CT_small.dcm").read_bytes()
-    meta = read_file_meta(data[: 1 << 16])
-    return data[meta.dataset_offset :], meta.transfer_syntax_uid
 
 
 def drain(reader: SpoolReader) -> list[object]:
@@ -92,7 +83,7 @@ def test_segments_are_used_again_and_old_records_do_not_come_back(
     data, syntax = dataset
     folder = tmp_path / "spool" / "a"
     spool = LogSpool(folder)
-    spool.log.segment_size = 8 << 20
+    spool.log.files.size = 8 << 20
     big = data + b"\xfc\xff\xfc\xffOB\0\0" + (2_000_000).to_bytes(4, "little") + bytes(2_000_000)
     batch = spool.open_batch(PROVENANCE)
     reader = SpoolReader(folder)

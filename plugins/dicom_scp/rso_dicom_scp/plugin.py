@@ -34,6 +34,7 @@ from rso.plugins import (
     Sink,
     Source,
     VolumeError,
+    WriteAhead,
     hookimpl,
 )
 
@@ -204,6 +205,7 @@ class _Handler:
     def __init__(self, scp: DicomScp, source: Source, request: Request) -> None:
         self._scp, self._source, self._request = scp, source, request
         self._batch: Batch | None = None
+        self._ahead: WriteAhead | None = None
 
     def _open_batch(self) -> Batch:
         if self._batch is None:
@@ -225,19 +227,37 @@ class _Handler:
         self, command: Command, transfer_syntax_uid: str, dataset: memoryview
     ) -> tuple[int, str]:
         """Keep a dataset; success only when it is on disk."""
+        ahead, self._ahead = self._ahead, None
         try:
             self._open_batch().append(
                 [dataset],
                 transfer_syntax_uid=transfer_syntax_uid,
                 sop_class_uid=command.sop_class_uid,
                 sop_instance_uid=command.sop_instance_uid,
+                ahead=ahead,
             )
         except Exception as exc:
             return self.failed(exc)
         return 0x0000, ""
 
+    def receiving(self, command: Command, transfer_syntax_uid: str, so_far: memoryview) -> None:
+        """Write a dataset while it comes in."""
+        if self._ahead is None:
+            self._ahead = self._open_batch().ahead(
+                transfer_syntax_uid=transfer_syntax_uid,
+                sop_class_uid=command.sop_class_uid,
+                sop_instance_uid=command.sop_instance_uid,
+            )
+        self._ahead.write(so_far)
+
+    def _forget(self) -> None:
+        if self._ahead is not None:
+            self._ahead.forget()
+            self._ahead = None
+
     def open(self, command: Command, transfer_syntax_uid: str) -> Sink:
         """Begin a large dataset."""
+        self._forget()
         return self._open_batch().open(
             transfer_syntax_uid=transfer_syntax_uid,
             sop_class_uid=command.sop_class_uid,
@@ -254,6 +274,7 @@ class _Handler:
 
     def close(self) -> None:
         """End the batch."""
+        self._forget()
         if self._batch is not None:
             try:
                 self._batch.close()
