@@ -7,6 +7,7 @@ output says what it listens on.
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -207,6 +208,7 @@ async def _run(role: str, index: int, settings: Settings, stdout: TextIO) -> Non
         stdout.flush()
 
     run = {"receive": _receive, "work": _work, "web": _web}[role]
+    gc.freeze()  # what is there from the start is not looked through again and again
     try:
         with _locked(settings.data_dir / f"{role}-{index}.lock"):
             await run(settings, index, stop, ready)

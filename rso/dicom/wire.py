@@ -37,6 +37,7 @@ _PDV = struct.Struct(">LBB")
 _DATA_HEAD = struct.Struct(">BxLLBB")
 _SLOWEST = 8 << 10  # bytes a second a peer must keep up within a PDU
 _GRACE_SECONDS = 15.0
+_TICK_SECONDS = 5.0  # a longer wait is made of these
 _BUFFER = 512 << 10
 _MOST_GATHERED = 500
 
@@ -66,39 +67,44 @@ class Wire:
         self._start = self._end = 0
         self._left = 0  # bytes of the current P-DATA not yet read
         self._deadline = 0.0
-        self._timeout = -1.0
+        self._set: dict[int, float] = {}
+        if not self._tls:
+            sock.settimeout(None)
         self.in_message = False  # between the first byte of a request and its answer
 
-    def _wait_at_most(self, seconds: float) -> None:
-        if seconds <= 0:
-            raise WireError("the peer was too slow")
-        if abs(seconds - self._timeout) < 1.0:
-            return
-        self._timeout = seconds
-        if self._tls:
-            self.sock.settimeout(seconds)
-        else:
-            # A kernel timeout costs no extra poll for each read.
-            self.sock.settimeout(None)
-            limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6) or 1)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
     def _receive(self, into: memoryview) -> int:
-        self._wait_at_most(self._deadline - time.monotonic())
-        if not self._tls:
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        try:
-            count = self.sock.recv_into(into)
-        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError) as exc:
-            raise WireError("the peer fell silent") from exc
-        except OSError as exc:
-            raise WireError(f"the connection broke: {exc.strerror or exc}") from exc
-        if not count:
-            raise WireError("the peer closed the connection")
-        if time.monotonic() > self._deadline:
-            raise WireError("the peer was too slow")
-        return count
+        while True:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise WireError("the peer was too slow")
+            self._patience(socket.SO_RCVTIMEO, min(left, _TICK_SECONDS))
+            if not self._tls:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            try:
+                count = self.sock.recv_into(into)
+            except (BlockingIOError, TimeoutError, ssl.SSLWantReadError) as exc:
+                if time.monotonic() < self._deadline:
+                    continue
+                raise WireError("the peer fell silent") from exc
+            except OSError as exc:
+                raise WireError(f"the connection broke: {exc.strerror or exc}") from exc
+            if not count:
+                raise WireError("the peer closed the connection")
+            if time.monotonic() > self._deadline:
+                raise WireError("the peer was too slow")
+            return count
+
+    def _patience(self, which: int, seconds: float) -> None:
+        """How long the next call on the socket may wait; set only where it changes."""
+        if self._tls:
+            if seconds != self._set.get(0):
+                self.sock.settimeout(seconds)
+                self._set[0] = seconds
+        elif seconds != self._set.get(which):
+            # A kernel timeout costs no extra poll for each read.
+            limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6) or 1)
+            self.sock.setsockopt(socket.SOL_SOCKET, which, limit)
+            self._set[which] = seconds
 
     def _need(self, count: int) -> None:
         """Have ``count`` bytes (a small number) in the buffer."""
@@ -166,7 +172,7 @@ class Wire:
 
     def send(self, parts: Sequence[Buffer], seconds: float = 60.0) -> None:
         """Send buffers in order with as few system calls as can be."""
-        self._wait_at_most(seconds)
+        self._patience(socket.SO_SNDTIMEO, seconds)
         try:
             if self._tls:
                 self.sock.sendall(b"".join(parts))

@@ -7,6 +7,7 @@ import mmap
 import os
 import secrets
 import threading
+import time
 from pathlib import Path
 
 from rso.core.errors import ConfigError, NoSpaceError, VolumeError
@@ -26,6 +27,8 @@ __all__ = ["SegmentFiles", "Space", "sync_folder"]
 _LARGEST_SEGMENT = 64 << 20
 _SMALLEST_SEGMENT = 8 << 20
 _ZEROS = bytes(1 << 20)
+_PLENTY = 1 << 30
+_SPACE_SECONDS = 0.1
 
 
 def sync_folder(folder: Path) -> None:
@@ -45,6 +48,7 @@ class Space:
         found = os.statvfs(folder)
         whole = found.f_blocks * found.f_frsize
         self.low_water = min(max(whole // 50, 16 << 20), 1 << 30)
+        self._known, self._known_until = 0, 0.0
 
     def free(self) -> int:
         """Free bytes for an ordinary user."""
@@ -52,8 +56,15 @@ class Space:
         return found.f_bavail * found.f_frsize
 
     def require(self, size: int) -> None:
-        """Raise NoSpaceError when ``size`` more bytes would go below the mark."""
-        if self.free() - size < self.low_water:
+        """Raise NoSpaceError when ``size`` more bytes would go below the mark.
+
+        The volume is asked again when a tenth of a second has passed, or there is little room.
+        """
+        at = time.monotonic()
+        self._known -= size
+        if at > self._known_until or self._known < self.low_water + _PLENTY:
+            self._known, self._known_until = self.free() - size, at + _SPACE_SECONDS
+        if self._known < self.low_water:
             raise NoSpaceError("out of space, try again later")
 
 

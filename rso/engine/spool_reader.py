@@ -37,7 +37,7 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-_MOST_FREE = 3
+_FEWEST_FREE, _MOST_FREE = 3, 16  # segments kept for the next burst: a new one costs its size
 
 
 class Position(NamedTuple):
@@ -240,14 +240,21 @@ class SpoolReader:
         temporary.rename(self._folder / "checkpoint")
         self.released = position
         free = len(list(self._folder.glob("free-*.seg")))
-        for segment in self._segments():
-            if segment >= position.segment:
-                break
-            if free < _MOST_FREE:
+        done = [n for n in self._segments() if n < position.segment]
+        most = self._most_free(done[0]) if done else 0
+        for segment in done:
+            if free < most:
                 self._path(segment).rename(self._folder / f"free-{segment:012d}.seg")
                 free += 1
             else:
                 self._path(segment).unlink()
+
+    def _most_free(self, segment: int) -> int:
+        """As many as take a twentieth of the room that is left, within bounds."""
+        found = os.statvfs(self._folder)
+        size = self._path(segment).stat().st_size
+        room = found.f_bavail * found.f_frsize // 20
+        return min(max(room // max(size, 1), _FEWEST_FREE), _MOST_FREE)
 
     def close(self) -> None:
         """Forget the map."""
