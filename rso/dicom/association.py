@@ -16,7 +16,7 @@ __all__ = ["AcceptedAssociation", "Handler", "Limits"]
 _IN_MEMORY = 12 << 20
 _FIRST_BUFFER = 1 << 20
 _MOST_COMMAND = 64 << 10
-_TELL_STEP = 128 << 10  # bytes of a dataset after which its handler is told of them
+_TELL_STEP = 128 << 10  # bytes of a dataset after which its handler is told of them, at least
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -147,7 +147,11 @@ class AcceptedAssociation:
                 end = self._used + fragment.length
         self._link.read_into(memoryview(self._buffer)[self._used : end])
         self._used = end
-        if end - self._told >= _TELL_STEP and self._sink is None and not fragment.is_last:
+        if (
+            end - self._told >= max(_TELL_STEP, self._told >> 3)
+            and self._sink is None
+            and not fragment.is_last
+        ):
             assert self._request is not None
             syntax = self._contexts[fragment.context_id]
             self._handler.receiving(self._request, syntax, memoryview(self._buffer)[:end])

@@ -12,6 +12,9 @@ from rso.core.exam import Patient
 from rso.core.header import Header
 from rso.core.transport import Buffer
 from rso.dicom.elements import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
     LONG_VRS,
     MOST_ELEMENTS,
     UNDEFINED,
@@ -33,6 +36,12 @@ _WANTED = frozenset(
 _CONTROL = dict.fromkeys([*range(32), 127], None)
 _USUAL = 16 << 10
 _LITTLE, _BIG = struct.Struct("<HH2sH"), struct.Struct(">HH2sH")
+_SWAPPED, _LENGTH = struct.Struct("<L2sH").unpack_from, struct.Struct("<L").unpack_from
+# A little-endian tag read as one number: group and element change places.
+_WANTED_SWAPPED = {tag >> 16 | (tag & 0xFFFF) << 16: tag for tag in _WANTED}
+_MOST_USUAL = 2000  # elements
+_NOT_EXPLICIT_LITTLE = DEFLATED | {IMPLICIT_LITTLE, EXPLICIT_BIG}
+_EXPLICIT_LITTLE = encoding_of("1.2.840.10008.1.2.1")
 _LONGEST = 1024  # of a value that is read; no wanted VR is longer
 
 
@@ -58,18 +67,56 @@ def scan_beginning(dataset: Buffer, transfer_syntax_uid: str, total: int) -> Hea
     Raises:
         NotDicomError: They do not reach that far, or cannot be read.
     """
-    found = _scan(bytes(dataset[:_USUAL]), transfer_syntax_uid, total, whole=False)
+    first = bytes(dataset[:_USUAL])
+    usual = transfer_syntax_uid not in _NOT_EXPLICIT_LITTLE
+    found = _scan_usual(first) if usual else None
+    if found is None:
+        found = _scan(first, transfer_syntax_uid, total, whole=False)
     return _header(found, transfer_syntax_uid)
 
 
 def _collect(data: Buffer, transfer_syntax_uid: str, total: int) -> dict[int, bytes]:
     # Nearly every header ends early: a small copy is read faster than a view of the whole.
+    first = bytes(data[:_USUAL])
+    if transfer_syntax_uid not in _NOT_EXPLICIT_LITTLE:
+        found = _scan_usual(first)
+        if found is not None:
+            return found
     if len(data) > _USUAL:
         try:
-            return _scan(bytes(data[:_USUAL]), transfer_syntax_uid, total, whole=False)
+            return _scan(first, transfer_syntax_uid, total, whole=False)
         except NotDicomError:
             data = memoryview(data)
     return _scan(data, transfer_syntax_uid, total, whole=True)
+
+
+def _scan_usual(data: bytes) -> dict[int, bytes] | None:
+    """The wanted elements of explicit little endian, if nothing is odd about them.
+
+    Each length is checked by the next element's having to be there; so nothing is returned before
+    an element beyond the last group was read. ``None`` leaves the rest to the careful scan.
+    """
+    wanted, long_vrs, undefined, read = _WANTED_SWAPPED, LONG_VRS, UNDEFINED, _SWAPPED
+    found: dict[int, bytes] = {}
+    pos = 0
+    try:
+        for _ in range(_MOST_USUAL):
+            tag, vr, length = read(data, pos)
+            if tag & 0xFFFF > _LAST_GROUP:
+                return found
+            pos += 8
+            if vr in long_vrs:
+                (length,) = _LENGTH(data, pos)
+                pos += 4
+                if length == undefined:
+                    pos = skip_undefined(data, pos, len(data), _EXPLICIT_LITTLE, vr)
+                    continue
+            if tag in wanted:
+                found[wanted[tag]] = data[pos : pos + (length if length < _LONGEST else _LONGEST)]
+            pos += length
+    except (struct.error, NotDicomError):
+        pass
+    return None
 
 
 def _scan(data: Buffer, transfer_syntax_uid: str, total: int, *, whole: bool) -> dict[int, bytes]:

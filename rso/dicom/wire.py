@@ -72,7 +72,7 @@ class Wire:
             sock.settimeout(None)
         self.in_message = False  # between the first byte of a request and its answer
 
-    def _receive(self, into: memoryview) -> int:
+    def _receive(self, into: memoryview, flags: int = 0) -> int:
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
@@ -81,7 +81,7 @@ class Wire:
             if not self._tls:
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             try:
-                count = self.sock.recv_into(into)
+                count = self.sock.recv_into(into, 0, flags)
             except (BlockingIOError, TimeoutError, ssl.SSLWantReadError) as exc:
                 if time.monotonic() < self._deadline:
                     continue
@@ -168,7 +168,8 @@ class Wire:
                 self._start = more
                 count += more
             else:
-                count += self._receive(target[count:])
+                # One call waits for all of it; what is there when patience ends is taken.
+                count += self._receive(target[count:], 0 if self._tls else socket.MSG_WAITALL)
 
     def send(self, parts: Sequence[Buffer], seconds: float = 60.0) -> None:
         """Send buffers in order with as few system calls as can be."""

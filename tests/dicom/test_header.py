@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rso.core.coercion import Coercion
 from rso.core.errors import IntakeError, NotDicomError, RefusedError
 from rso.dicom.coerce import CoercionError, splice
-from rso.dicom.header import scan_header
+from rso.dicom.header import _scan, _scan_usual, scan_header
 from rso.dicom.part10 import build_file_meta, read_file_meta, walk
 from rso.dicom.stamp import stamp_file
 
@@ -164,3 +164,26 @@ def test_file_meta_is_read_back_by_pydicom() -> None:
     ours = read_file_meta(data)
     assert ours.private_information == b'{"a":1}'
     assert ours.dataset_offset == len(data)
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(changes=st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=6))))
+def test_the_quick_scan_finds_what_the_careful_one_finds(
+    samples: Path, changes: list[tuple[int, bytes]]
+) -> None:
+    """On a real header damaged anywhere: the same elements, or nothing."""
+    data = (samples / "CT_small.dcm").read_bytes()
+    meta = read_file_meta(data[: 1 << 16])
+    damaged = bytearray(data[meta.dataset_offset :])
+    for at, what in changes:
+        damaged[at : at + len(what)] = what
+    quick = _scan_usual(bytes(damaged))
+    try:
+        careful = _scan(bytes(damaged), EXPLICIT, len(damaged), whole=True)
+    except NotDicomError:
+        careful = None
+    assert quick is None or quick == careful
+    if not changes:
+        assert quick
