@@ -10,8 +10,7 @@ from msgspec import structs
 
 from rso.core.errors import NoSpaceError, VolumeError
 from rso.core.transport import Kind, Provenance
-from rso.dicom.part10 import read_file_meta
-from rso.engine import spool_log
+from rso.engine import spool_files
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.intake import take_records
@@ -27,14 +26,6 @@ PROVENANCE = Provenance(
     channel="dicom_scp", facility="NORTH", source="CT", kind=Kind.INTEGRATION,
     peer_address="127.0.0.1", opened_at=now(),
 )  # fmt: skip
-
-
-@pytest.fixture
-def dataset(samples: Path) -> tuple[bytes, str]:
-    """A real dataset and its Transfer Syntax."""
-    data = (samples / "CT_small.dcm").read_bytes()
-    meta = read_file_meta(data[: 1 << 16])
-    return data[meta.dataset_offset :], meta.transfer_syntax_uid
 
 
 def pixels(dataset: tuple[bytes, str], size: int) -> bytes:
@@ -62,7 +53,7 @@ def test_nothing_is_kept_behind_the_end_of_a_segment(
     while spool.log._pos + (3 << 20) < room:
         batch.append([pixels(dataset, 2 << 20)], transfer_syntax_uid=dataset[1])
     kept = read_ids(folder)
-    spool.log._next_ready.wait()
+    spool.log.files._next_ready.wait()
 
     def fails(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EIO if call == "sync" else errno.EMFILE, "as said")
@@ -73,7 +64,7 @@ def test_nothing_is_kept_behind_the_end_of_a_segment(
         elif call == "rename":
             patch.setattr(Path, "rename", fails)
         else:
-            patch.setattr(spool_log, "sync_folder", fails)
+            patch.setattr(spool_files, "sync_folder", fails)
         with pytest.raises((NoSpaceError, VolumeError)):
             batch.append([pixels(dataset, 5 << 20)], transfer_syntax_uid=dataset[1])
     try:
@@ -109,7 +100,7 @@ def test_a_large_file_whose_record_found_no_room_goes_at_once(
     sink = batch.open(transfer_syntax_uid=dataset[1])
     sink.write(pixels(dataset, 2 << 20))
 
-    def full(_records: Any) -> None:
+    def full(*_: Any) -> None:
         raise NoSpaceError("full")
 
     monkeypatch.setattr(spool.log, "append", full)
@@ -179,7 +170,7 @@ def test_a_reader_passes_records_that_a_power_loss_took(
     batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
     reader = SpoolReader(folder)
     reader.read(64, 1 << 26)
-    with (folder / f"{spool.log.segment:012d}.seg").open("r+b") as file:
+    with (folder / f"{spool.log.segment.number:012d}.seg").open("r+b") as file:
         file.seek(before)
         file.write(bytes(spool.log._pos - before))
     spool.close()
