@@ -5,11 +5,11 @@ from typing import Any
 from litestar import Request
 from litestar.response import Template
 
-from rso.core.contributions import ExamAction, visible_to
+from rso.core.contributions import ExamAction, Tile, visible_to
 from rso.core.exam import Exam
 from rso.web.auth import Identity, engine_of
 
-__all__ = ["exam_actions", "page"]
+__all__ = ["exam_actions", "page", "tiles_for"]
 
 
 def page(
@@ -40,3 +40,8 @@ def exam_actions(request: Request[Any, Any, Any], me: Identity, exam: Exam) -> l
         for action in visible_to(me.person.role, engine_of(request).plugins.exam_actions)
         if not action.statuses or exam.status.value in action.statuses
     ]
+
+
+def tiles_for(request: Request[Any, Any, Any], me: Identity) -> list[Tile]:
+    """The tiles that plugins add to the dashboard, as ``tiles.html`` shows them."""
+    return visible_to(me.person.role, engine_of(request).plugins.tiles)
