@@ -19,6 +19,7 @@ from rso.engine.context import Engine
 from rso.web import (
     active_list,
     admin,
+    admin_people,
     admin_retention,
     api,
     audit_page,
@@ -27,10 +28,12 @@ from rso.web import (
     notifying,
     owners,
     pages,
+    reset,
     security,
     sign_in,
 )
 from rso.web.assets import FOR_EVER, asset
+from rso.web.client import session_limits
 from rso.web.errors import answer_error
 from rso.web.live import Live
 
@@ -58,7 +61,7 @@ async def _secure(response: Response[Any]) -> Response[Any]:
 def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver]) -> Litestar:
     """The application over an open engine."""
     plugged = [route for routes in engine.hook.rso_register_routes() for route in routes]
-    live = Live(engine.ledger)
+    live = Live(engine.ledger, session_limits(engine.settings.web))
     app = Litestar(
         route_handlers=[
             *sign_in.HANDLERS,
@@ -66,12 +69,14 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             *owners.HANDLERS,
             *pages.HANDLERS,
             *admin.HANDLERS,
+            *admin_people.HANDLERS,
             *admin_retention.HANDLERS,
             *audit_page.HANDLERS,
             *download.HANDLERS,
             *holds_api.HANDLERS,
             *notifying.HANDLERS,
             *security.HANDLERS,
+            *reset.HANDLERS,
             *api.HANDLERS,
             *plugged,
             create_static_files_router(

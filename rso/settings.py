@@ -7,6 +7,7 @@ or ``{ file = "path" }``.
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,11 @@ class Web(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on")] = 8080
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description="networks whose X-Forwarded-For and -Proto count")
+    ] = ()
+    idle_minutes: Annotated[float, Meta(gt=0, description="a session ends without use after")] = 30
+    session_hours: Annotated[float, Meta(gt=0, description="a session ends at the latest")] = 12
 
 
 class Notify(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,6 +168,13 @@ def load_settings(path: Path | None = None) -> Settings:
     for name, section in document.plugins.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{file}: a table is expected - at `$.plugins.{name}`")
+    for text in document.web.trusted_proxies:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise ConfigError(
+                f"{file}: {text!r} is no network - at `$.web.trusted_proxies`"
+            ) from None
     data_dir = folder / document.site.data_dir
     return Settings(
         path=file,

@@ -153,7 +153,7 @@ def stamp(
 
 def create_(*, user: str, name: str = "", config: Config = None, json: Json = False) -> None:
     """Make a token for a person; it is shown once."""
-    from rso.ledger.people import create_token  # noqa: PLC0415
+    from rso.ledger.tokens import create_token  # noqa: PLC0415
 
     token = run_with_engine(
         config, lambda engine: create_token(engine.ledger, email=user, name=name)
@@ -185,7 +185,7 @@ def list_(*, config: Config = None, json: Json = False) -> None:
 
 def revoke(token_id: str, *, config: Config = None) -> None:
     """End a token."""
-    from rso.ledger.people import revoke_token  # noqa: PLC0415
+    from rso.ledger.tokens import revoke_token  # noqa: PLC0415
 
     if not run_with_engine(config, lambda engine: revoke_token(engine.ledger, token_id)):
         fail(f"no token in use has the id {token_id}")

@@ -1,10 +1,9 @@
-"""People: passwords, sessions, sign-in attempts and API tokens."""
+"""People: passwords and attempts to sign in."""
 
 import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -18,26 +17,27 @@ from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 
 __all__ = [
+    "SHORTEST_PASSWORD",
     "Person",
     "change_password",
-    "create_token",
-    "find_token",
+    "hash_new",
     "hash_password",
     "is_disabled",
     "person_of",
-    "revoke_token",
     "set_disabled",
     "sign_in",
     "too_many",
     "upsert_user",
 ]
 
+SHORTEST_PASSWORD = 10  # characters
 _HASHER = PasswordHasher()
 # argon2 takes 64 MB and a tenth of a second each: a few at once, never in the event loop.
 _AT_ONCE = asyncio.Semaphore(2)
 _NOBODY = _HASHER.hash(secrets.token_hex(8))
 _MOST_FAILURES = 10
 _WINDOW = timedelta(minutes=1)
+_KEPT = timedelta(days=1)
 
 
 class Person(Struct, frozen=True, kw_only=True):
@@ -69,6 +69,11 @@ async def hash_password(password: str, old: str = "") -> str:
         return password
     if old and await verify_password(password, old):
         return old
+    return await hash_new(password)
+
+
+async def hash_new(password: str) -> str:
+    """An argon2 hash of what somebody typed, whatever it looks like."""
     async with _AT_ONCE:
         return await asyncio.to_thread(_HASHER.hash, password)
 
@@ -149,6 +154,7 @@ async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Pe
     if await verify_password(password, found[0]["password_hash"] if found else ""):
         return person_of(found[0])
     at = now()
+    await ledger.execute("DELETE FROM login_attempt WHERE at < ?", at - _KEPT)
     await ledger.insert_rows(
         tables.Login,
         [
@@ -159,17 +165,12 @@ async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Pe
     return "Email or password is wrong."
 
 
-def _hash(secret: str) -> str:
-    return sha256(secret.encode()).hexdigest()
-
-
 async def change_password(ledger: Ledger, email: str, old: str, new: str) -> bool:
     """Whether the old password was right; the new one counts then."""
     rows = await ledger.fetch("SELECT password_hash FROM user_account WHERE email = ?", email)
     if not rows or not await verify_password(old, rows[0]["password_hash"]):
         return False
-    async with _AT_ONCE:
-        hashed = await asyncio.to_thread(_HASHER.hash, new)
+    hashed = await hash_new(new)
     await ledger.execute("UPDATE user_account SET password_hash = ? WHERE email = ?", hashed, email)
     return True
 
@@ -186,51 +187,3 @@ async def set_disabled(ledger: Ledger, email: str, *, disabled: bool) -> None:
     await ledger.execute("UPDATE user_account SET disabled = ? WHERE email = ?", disabled, email)
     if disabled:
         await ledger.execute("DELETE FROM web_session WHERE account = ?", email)
-
-
-async def create_token(ledger: Ledger, *, email: str = "", source: str = "", name: str = "") -> str:
-    """Make an API token for a person or a source; only its hash is stored.
-
-    Raises:
-        ConfigError: No such person.
-    """
-    if email and not await ledger.fetch(
-        "SELECT id FROM user_account WHERE email = ?", email.lower()
-    ):
-        raise ConfigError(f"no user has the address {email}")
-    token = f"rso_{secrets.token_urlsafe(32)}"
-    await ledger.insert_rows(
-        tables.ApiToken,
-        [
-            {
-                "id": new_id(),
-                "token_hash": _hash(token),
-                "account": email.lower(),
-                "source": source,
-                "name": name,
-                "created_at": now(),
-            }
-        ],
-    )
-    return token
-
-
-async def find_token(ledger: Ledger, token: str) -> Person | None:
-    """The person an API token stands for."""
-    rows = await ledger.fetch(
-        "SELECT u.* FROM api_token t JOIN user_account u ON u.email = t.account"
-        " WHERE t.token_hash = ? AND t.revoked_at IS NULL AND NOT u.disabled",
-        _hash(token),
-    )
-    return person_of(rows[0]) if rows else None
-
-
-async def revoke_token(ledger: Ledger, token_id: str) -> bool:
-    """End a token."""
-    return bool(
-        await ledger.execute(
-            "UPDATE api_token SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
-            now(),
-            token_id,
-        )
-    )

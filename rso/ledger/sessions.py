@@ -6,16 +6,22 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from msgspec import Struct
+
 from rso.ledger import tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 from rso.ledger.people import Person, person_of
 
 __all__ = [
+    "Limits",
+    "OpenSession",
     "begin_pending",
     "create_session",
+    "end_one_session",
     "end_other_sessions",
     "end_session",
+    "end_sessions",
     "find_pending",
     "find_session",
     "open_sessions",
@@ -23,8 +29,23 @@ __all__ = [
     "sessions_of",
 ]
 
-_SESSION = timedelta(hours=12)
-_IDLE = timedelta(minutes=30)
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How long a session lasts: without use, and at most."""
+
+    idle: timedelta = timedelta(minutes=30)
+    most: timedelta = timedelta(hours=12)
+
+
+class OpenSession(Struct, frozen=True, kw_only=True):
+    """A session that is neither idle nor over; ``csrf`` goes into every form."""
+
+    person: Person
+    csrf: str
+    ends_at: datetime
+
+
+_LIMITS = Limits()
 _PENDING = "pending"  # in place of a CSRF token: not a session yet
 _PENDING_TIME = timedelta(minutes=5)
 
@@ -33,9 +54,12 @@ def _hash(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-async def create_session(ledger: Ledger, person: Person) -> str:
+async def create_session(
+    ledger: Ledger, person: Person, *, limits: Limits = _LIMITS, address: str = "", agent: str = ""
+) -> str:
     """Begin a session; returns what the cookie holds, of which only a hash is stored."""
     secret, at = secrets.token_urlsafe(32), now()
+    await ledger.execute("DELETE FROM web_session WHERE expires_at < ?", at)
     await ledger.insert_rows(
         tables.Session,
         [
@@ -45,7 +69,9 @@ async def create_session(ledger: Ledger, person: Person) -> str:
                 "data": secrets.token_urlsafe(24),  # the CSRF token
                 "created_at": at,
                 "seen_at": at,
-                "expires_at": at + _SESSION,
+                "expires_at": at + limits.most,
+                "address": address[:64],
+                "agent": agent[:200],
             }
         ],
     )
@@ -53,30 +79,37 @@ async def create_session(ledger: Ledger, person: Person) -> str:
 
 
 async def find_session(
-    ledger: Ledger, secret: str, *, touch: bool = True
-) -> tuple[Person, str] | None:
-    """The person and the CSRF token of a session that is neither idle nor over.
+    ledger: Ledger, secret: str, *, limits: Limits = _LIMITS, touch: bool = True
+) -> OpenSession | None:
+    """A session by its cookie, if it is neither idle nor over.
 
-    ``touch`` says that a person is behind the request: it keeps the session from falling idle.
+    Args:
+        ledger: The ledger.
+        secret: What the cookie holds.
+        limits: The settings' own.
+        touch: False for what a page asks by itself: that is not use.
     """
     at = now()
     rows = await ledger.fetch(
-        "SELECT s.id AS session, s.data, s.seen_at, u.* FROM web_session s JOIN user_account u"
-        " ON u.email = s.account WHERE s.id = ? AND s.expires_at > ? AND s.seen_at > ?"
-        " AND s.data <> ? AND NOT u.disabled",
+        "SELECT s.id AS session, s.data, s.seen_at, s.expires_at, u.* FROM web_session s"
+        " JOIN user_account u ON u.email = s.account WHERE s.id = ? AND s.expires_at > ?"
+        " AND s.seen_at > ? AND s.data <> ? AND NOT u.disabled",
         _hash(secret),
         at,
-        at - _IDLE,
+        at - limits.idle,
         _PENDING,
     )
     if not rows:
         return None
     seen: datetime = rows[0]["seen_at"]
-    if touch and at - seen > timedelta(minutes=1):  # not a write for each request
+    # Not a write for each request, but fresh enough for the page's own clock.
+    if touch and at - seen > min(timedelta(seconds=20), limits.idle / 20):
         await ledger.execute(
             "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
         )
-    return person_of(rows[0]), rows[0]["data"]
+    return OpenSession(
+        person=person_of(rows[0]), csrf=rows[0]["data"], ends_at=rows[0]["expires_at"]
+    )
 
 
 def session_key(secret: str) -> str:
@@ -84,7 +117,9 @@ def session_key(secret: str) -> str:
     return _hash(secret)
 
 
-async def open_sessions(ledger: Ledger, keys: Sequence[str]) -> dict[str, Person]:
+async def open_sessions(
+    ledger: Ledger, keys: Sequence[str], *, limits: Limits = _LIMITS
+) -> dict[str, Person]:
     """Which of these sessions are neither idle nor over, and whose; nobody's is kept awake."""
     at = now()
     marks = ",".join("?" * len(keys)) or "NULL"
@@ -94,7 +129,7 @@ async def open_sessions(ledger: Ledger, keys: Sequence[str]) -> dict[str, Person
         " AND s.data <> ? AND NOT u.disabled",
         *keys,
         at,
-        at - _IDLE,
+        at - limits.idle,
         _PENDING,
     )
     return {row["session"]: person_of(row) for row in rows}
@@ -136,16 +171,36 @@ async def find_pending(ledger: Ledger, secret: str) -> Person | None:
     return person_of(rows[0]) if rows else None
 
 
-async def sessions_of(ledger: Ledger, email: str) -> list[dict[str, Any]]:
-    """A person's open sessions."""
-    return await ledger.fetch(
-        "SELECT created_at, seen_at FROM web_session WHERE account = ? AND data <> ?"
-        " AND expires_at > ? AND seen_at > ? ORDER BY created_at",
+async def sessions_of(
+    ledger: Ledger, email: str, *, limits: Limits = _LIMITS, secret: str = ""
+) -> list[dict[str, Any]]:
+    """A person's open sessions; ``own`` is true of the one with this cookie."""
+    rows = await ledger.fetch(
+        "SELECT id, created_at, seen_at, address, agent FROM web_session WHERE account = ?"
+        " AND data <> ? AND expires_at > ? AND seen_at > ? ORDER BY created_at",
         email,
         _PENDING,
         now(),
-        now() - _IDLE,
+        now() - limits.idle,
     )
+    # The key is a hash already, but a page need not show the whole of it.
+    return [{**row, "id": row["id"][:16], "own": row["id"] == _hash(secret)} for row in rows]
+
+
+async def end_one_session(ledger: Ledger, email: str, session: str) -> bool:
+    """End one of a person's sessions, by the key that ``sessions_of`` shows."""
+    if len(session) != 16 or not session.isalnum():
+        return False
+    return bool(
+        await ledger.execute(
+            "DELETE FROM web_session WHERE account = ? AND id LIKE ?", email, f"{session}%"
+        )
+    )
+
+
+async def end_sessions(ledger: Ledger, email: str) -> int:
+    """End every session of a person."""
+    return await ledger.execute("DELETE FROM web_session WHERE account = ?", email.lower())
 
 
 async def end_other_sessions(ledger: Ledger, email: str, secret: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "Instance",
     "Login",
     "Outbox",
+    "PasswordReset",
     "Radiologist",
     "Session",
     "Source",
@@ -126,6 +127,8 @@ class Session(Table, tablename="web_session"):
     id = Varchar(64, primary_key=True)  # SHA-256 of the cookie
     account = Varchar(254, default="")
     data = Text(default="")
+    address = Varchar(64, default="")
+    agent = Varchar(200, default="")
     created_at = Timestamptz()
     seen_at = Timestamptz()
     expires_at = Timestamptz()
@@ -135,6 +138,15 @@ class Login(Table, tablename="login_attempt"):
     id = UUID(primary_key=True)
     subject = Varchar(300)  # account or address, prefixed
     at = Timestamptz()
+
+
+class PasswordReset(Table, tablename="password_reset"):
+    id = UUID(primary_key=True)
+    token_hash = Varchar(64)  # unique, SHA-256
+    account = Varchar(254)
+    created_at = Timestamptz()
+    expires_at = Timestamptz()
+    used_at = Timestamptz(null=True, default=None)
 
 
 class ApiToken(Table, tablename="api_token"):

@@ -19,11 +19,14 @@ from rso.core.routing import route_exam
 from rso.engine.check import test_destination
 from rso.engine.router import attachments_of
 from rso.engine.snapshot import write_snapshot
-from rso.ledger import audit
-from rso.ledger.people import is_disabled, set_disabled
+from rso.ledger import Ledger, audit
+from rso.ledger.people import SHORTEST_PASSWORD, is_disabled, set_disabled
+from rso.ledger.second_factor import has_totp
+from rso.ledger.sessions import end_sessions, sessions_of
 from rso.ledger.site import export_site, last_images, load_site
 from rso.ledger.site_document import Role
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
+from rso.web.client import limits_of
 from rso.web.page import page
 
 __all__ = ["HANDLERS"]
@@ -32,6 +35,7 @@ Ask = Request[Any, Any, Any]
 Entry = dict[str, Any]
 _ROLES = Role.__args__  # type: ignore[attr-defined]
 _EMPTY_ROWS = 2
+_LONGEST_PASSWORD = 1000
 _TARGETS = ("stat_minutes", "urgent_minutes", "routine_minutes")
 _SECTIONS = {"facilities": "facility", "radiologists": "radiologist", "users": "user"}
 _KEYS = {"facility": "code", "radiologist": "code", "user": "email"}
@@ -73,6 +77,7 @@ async def _edit(
 ) -> Template:
     engine = engine_of(request)
     document = await export_site(engine.ledger)
+    email = str(entry.get("email", ""))
     made = page(
         request,
         f"admin_{section}.html",
@@ -85,7 +90,9 @@ async def _edit(
         channels=sorted(engine.plugins.receivers) or ["dicom_scp"],
         senders=sorted(engine.plugins.senders),
         empty_rows=_EMPTY_ROWS,
-        disabled=await is_disabled(engine.ledger, str(entry.get("email", ""))),
+        disabled=await is_disabled(engine.ledger, email),
+        totp=await has_totp(engine.ledger, email),
+        sessions=len(await sessions_of(engine.ledger, email, limits=limits_of(request))),
     )
     if problem:
         made.status_code = 422
@@ -132,7 +139,7 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
         async with ledger.transaction():
             await load_site(ledger, {section: [entry]})
             if section == "user":
-                await set_disabled(ledger, key, disabled=bool(form.get("disabled")))
+                await _keep_in(ledger, me, key, form, new=new)
             facts = {"kind": section, "key": key}
             await audit.append(ledger, actor=me.person.email, action="site changed", facts=facts)
     except ConfigError as exc:
@@ -140,6 +147,21 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
     path = engine_of(request).settings.data_dir / "snapshot" / "sources.json"
     await write_snapshot(ledger, path)
     return Redirect(f"/admin?done={section}", status_code=303)
+
+
+async def _keep_in(
+    ledger: Ledger, me: Identity, email: str, form: dict[str, str], *, new: bool
+) -> None:
+    """Whether a person may sign in; nobody locks themselves out, a new password ends sessions."""
+    own = email == me.person.email
+    if own and (form.get("disabled") or form.get("role") != "admin"):
+        raise ConfigError("another administrator has to take this from you")
+    password = form.get("password", "")
+    if (password or new) and not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise ConfigError(f"a password has at least {SHORTEST_PASSWORD} characters")
+    await set_disabled(ledger, email, disabled=bool(form.get("disabled")))
+    if password and not own:
+        await end_sessions(ledger, email)
 
 
 def _words(text: str) -> list[str]:

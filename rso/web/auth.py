@@ -3,6 +3,7 @@
 A plugin's handler calls ``current(request)`` for the same answer.
 """
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,8 +12,10 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from msgspec import Struct
 
 from rso.engine.context import Engine
-from rso.ledger.people import Person, find_token
+from rso.ledger.people import Person
 from rso.ledger.sessions import find_session
+from rso.ledger.tokens import find_token
+from rso.web.client import is_background, limits_of
 
 __all__ = ["COOKIE", "Identity", "checked_form", "current", "engine_of", "signed_in"]
 
@@ -21,10 +24,11 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """The person behind a request; ``csrf`` is empty for a token."""
+    """The person behind a request; ``csrf`` is empty and ``ends_at`` is ``None`` for a token."""
 
     person: Person
     csrf: str = ""
+    ends_at: datetime | None = None
 
     def require(self, *roles: str) -> None:
         """Raise 403 unless the person has one of these roles (an admin has all)."""
@@ -48,10 +52,14 @@ async def current(request: Request[Any, Any, Any]) -> Identity | None:
             raise NotAuthorizedException("the token is unknown or was revoked")
         return Identity(person=person)
     secret = request.cookies.get(COOKIE)
-    # What a page asks by itself, as a live list does, is no sign of a person at the desk.
-    touch = "x-unattended" not in request.headers
-    found = await find_session(ledger, secret, touch=touch) if secret else None
-    return Identity(person=found[0], csrf=found[1]) if found else None
+    if not secret:
+        return None
+    found = await find_session(
+        ledger, secret, limits=limits_of(request), touch=not is_background(request)
+    )
+    if found is None:
+        return None
+    return Identity(person=found.person, csrf=found.csrf, ends_at=found.ends_at)
 
 
 async def signed_in(request: Request[Any, Any, Any]) -> Identity:

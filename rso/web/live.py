@@ -14,7 +14,7 @@ from litestar.response.sse import ServerSentEventMessage
 from rso.core.errors import RsoError
 from rso.ledger import Ledger
 from rso.ledger.people import Person
-from rso.ledger.sessions import open_sessions
+from rso.ledger.sessions import Limits, open_sessions
 
 __all__ = ["Live", "Stream", "TooManyStreams"]
 
@@ -55,8 +55,9 @@ class Stream:
 class Live:
     """The streams of this process; it watches while there are any."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, limits: Limits | None = None) -> None:
         self._ledger = ledger
+        self._limits = limits or Limits()
         self._streams: set[Stream] = set()
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
@@ -131,7 +132,7 @@ class Live:
         while True:
             await asyncio.sleep(SESSION_SECONDS)
             with contextlib.suppress(RsoError):
-                found = await open_sessions(self._ledger, _keys(self._streams))
+                found = await open_sessions(self._ledger, _keys(self._streams), limits=self._limits)
                 for stream in list(self._streams):
                     if stream.session not in found:
                         stream.end("signed-out")

@@ -1,14 +1,16 @@
 """One's own safety: the second factor, open sessions, and a new password."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar import Request, Response, get, post
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import NotFoundException, PermissionDeniedException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
 from rso.ledger import audit
-from rso.ledger.people import change_password, too_many
+from rso.ledger.exams import now
+from rso.ledger.people import SHORTEST_PASSWORD, change_password, too_many
 from rso.ledger.second_factor import (
     begin_totp,
     check_totp,
@@ -17,19 +19,25 @@ from rso.ledger.second_factor import (
     has_totp,
     provisioning_uri,
 )
-from rso.ledger.sessions import end_other_sessions, sessions_of
+from rso.ledger.sessions import end_one_session, end_other_sessions, sessions_of
+from rso.ledger.tokens import create_token, revoke_token, tokens
 from rso.web.auth import COOKIE, Identity, checked_form, engine_of, signed_in
+from rso.web.client import limits_of
 from rso.web.codes import qr_svg
 from rso.web.page import page
 
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
-_SHORTEST_PASSWORD = 10
 
 
 async def _show(
-    request: Ask, me: Identity, *, problem: str = "", codes: list[str] | None = None
+    request: Ask,
+    me: Identity,
+    *,
+    problem: str = "",
+    codes: list[str] | None = None,
+    token: str = "",
 ) -> Template:
     engine = engine_of(request)
     email = me.person.email
@@ -43,7 +51,14 @@ async def _show(
         enrolled=enrolled,
         secret=secret,
         qr=qr_svg(uri) if uri else "",
-        sessions=await sessions_of(engine.ledger, email),
+        sessions=await sessions_of(
+            engine.ledger,
+            email,
+            limits=limits_of(request),
+            secret=request.cookies.get(COOKIE, ""),
+        ),
+        tokens=await tokens(engine.ledger, email=email),
+        token=token,
         problem=problem,
         codes=codes or [],
     )
@@ -60,43 +75,106 @@ async def security_page(request: Ask) -> Template:
 
 @post("/me/security/{action:str}", status_code=200)
 async def change_security(request: Ask, action: FromPath[str]) -> Response[Any]:
-    """Begin or end the second factor, end other sessions, or set a new password."""
+    """Change the second factor, the password, one's sessions or one's tokens."""
     me = await signed_in(request)
     form = await checked_form(request)
-    ledger, email = engine_of(request).ledger, me.person.email
-    if await too_many(ledger, f"security:{email}", 10):
+    email = me.person.email
+    if not me.csrf:
+        raise PermissionDeniedException("a token cannot change this; please sign in")
+    if action not in _ACTIONS:
+        raise NotFoundException("no such action")
+    if await too_many(engine_of(request).ledger, f"security:{email}", 10):
         return await _show(request, me, problem="Too many tries; please wait a minute.")
-    if action == "begin":
-        codes = await confirm_totp(ledger, email, form.get("code", ""))
-        if codes is None:
-            return await _show(request, me, problem="This code is not right.")
-        await audit.append(ledger, actor=email, action="second factor begun")
-        return await _show(request, me, codes=codes)
-    if problem := await _change(request, email, action, form):
-        return await _show(request, me, problem=problem)
+    said = await _ACTIONS[action](request, email, form)
+    if isinstance(said, str):
+        return await _show(request, me, problem=said)
+    if said:
+        return await _show(request, me, **said)
     return Redirect("/me/security", status_code=303)
 
 
-async def _change(request: Ask, email: str, action: str, form: dict[str, str]) -> str:
-    """Do it; in words why not, or empty."""
+# Each returns in words why not, or what is shown this once.
+_Answer = str | dict[str, Any]
+_Form = dict[str, str]
+
+
+async def _begin(request: Ask, email: str, form: _Form) -> _Answer:
     ledger = engine_of(request).ledger
-    if action == "end":
-        if not await check_totp(ledger, email, form.get("code", "")):
-            return "This code is not right."
-        await end_totp(ledger, email)
-        await audit.append(ledger, actor=email, action="second factor ended")
-    elif action == "password":
-        if len(form.get("new", "")) < _SHORTEST_PASSWORD:
-            return "A password has at least ten characters."
-        if not await change_password(ledger, email, form.get("old", ""), form["new"]):
-            return "The old password is not right."
-        await end_other_sessions(ledger, email, request.cookies.get(COOKIE, ""))
-        await audit.append(ledger, actor=email, action="password changed")
-    elif action == "sessions":
-        await end_other_sessions(ledger, email, request.cookies.get(COOKIE, ""))
-    else:
-        raise NotFoundException("no such action")
-    return ""
+    codes = await confirm_totp(ledger, email, form.get("code", ""))
+    if codes is None:
+        return "This code is not right."
+    await audit.append(ledger, actor=email, action="second factor begun")
+    return {"codes": codes}
 
 
-HANDLERS = [security_page, change_security]
+async def _end(request: Ask, email: str, form: _Form) -> _Answer:
+    ledger = engine_of(request).ledger
+    if not await check_totp(ledger, email, form.get("code", "")):
+        return "This code is not right."
+    await end_totp(ledger, email)
+    await audit.append(ledger, actor=email, action="second factor ended")
+    return {}
+
+
+async def _password(request: Ask, email: str, form: _Form) -> _Answer:
+    ledger = engine_of(request).ledger
+    if len(form.get("new", "")) < SHORTEST_PASSWORD:
+        return "A password has at least ten characters."
+    if not await change_password(ledger, email, form.get("old", ""), form["new"]):
+        return "The old password is not right."
+    await end_other_sessions(ledger, email, request.cookies.get(COOKIE, ""))
+    await audit.append(ledger, actor=email, action="password changed")
+    return {}
+
+
+async def _token(request: Ask, email: str, form: _Form) -> _Answer:
+    name = form.get("name", "")[:100]
+    if not name:
+        return "Say what the token is for."
+    ledger = engine_of(request).ledger
+    token = await create_token(ledger, email=email, name=name)
+    await audit.append(ledger, actor=email, action="token made", facts={"name": name})
+    return {"token": token}
+
+
+async def _revoke(request: Ask, email: str, form: _Form) -> _Answer:
+    ledger = engine_of(request).ledger
+    if not await revoke_token(ledger, form.get("token", ""), email=email):
+        return "This token has ended already."
+    await audit.append(ledger, actor=email, action="token ended")
+    return {}
+
+
+async def _session(request: Ask, email: str, form: _Form) -> _Answer:
+    ended = await end_one_session(engine_of(request).ledger, email, form.get("session", ""))
+    return {} if ended else "This session has ended already."
+
+
+async def _sessions(request: Ask, email: str, form: _Form) -> _Answer:  # noqa: ARG001
+    await end_other_sessions(engine_of(request).ledger, email, request.cookies.get(COOKIE, ""))
+    return {}
+
+
+_ACTIONS: dict[str, Callable[[Ask, str, _Form], Awaitable[_Answer]]] = {
+    "begin": _begin,
+    "end": _end,
+    "password": _password,
+    "token": _token,
+    "revoke": _revoke,
+    "session": _session,
+    "sessions": _sessions,
+}
+
+
+@post("/me/session", status_code=200)
+async def extend_session(request: Ask) -> dict[str, int]:
+    """Use the session, so that it goes on; never beyond its latest end."""
+    me = await signed_in(request)
+    left = (me.ends_at - now()).total_seconds() if me.ends_at else 0
+    return {
+        "idle_seconds": int(limits_of(request).idle.total_seconds()),
+        "left_seconds": max(int(left), 0),
+    }
+
+
+HANDLERS = [security_page, change_security, extend_session]

@@ -42,6 +42,7 @@ async def serve_app(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whose headers count is said in [web] trusted_proxies
         timeout_graceful_shutdown=20,
         lifespan="on",
     )

@@ -4,17 +4,30 @@ from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import Cookie
-from litestar.response import Redirect
+from litestar.response import Redirect, Template
 
+from rso.ledger import audit
 from rso.ledger.people import Person, sign_in, too_many
 from rso.ledger.second_factor import check_totp, has_totp
 from rso.ledger.sessions import begin_pending, create_session, end_session, find_pending
 from rso.web.auth import COOKIE, checked_form, current, engine_of, signed_in
+from rso.web.client import is_secure, limits_of, peer_address
 from rso.web.page import page
+from rso.web.reset import can_reset
 
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
+
+
+def _form(request: Ask, *, problem: str = "", email: str = "", ticket: str = "") -> Template:
+    shown = page(
+        request, "sign_in.html", None, problem=problem, email=email, ticket=ticket,
+        forgot=can_reset(request),
+    )  # fmt: skip
+    if problem:
+        shown.status_code = 401
+    return shown
 
 
 @get("/sign-in")
@@ -22,7 +35,7 @@ async def sign_in_page(request: Ask) -> Response[Any]:
     """The form to sign in."""
     if await current(request):
         return Redirect("/")
-    return page(request, "sign_in.html", None, problem="", email="", ticket="")
+    return _form(request)
 
 
 @post("/sign-in", status_code=200)
@@ -30,16 +43,14 @@ async def sign_in_now(request: Ask) -> Response[Any]:
     """A new session for the right password; an old cookie is never taken over."""
     form = await checked_form(request)
     engine = engine_of(request)
-    address = request.client.host if request.client else "unknown"
+    address = peer_address(request)
     email = form.get("email", "")
     found = await sign_in(engine.ledger, email, form.get("password", ""), address)
     if isinstance(found, str):
-        shown = page(request, "sign_in.html", None, problem=found, email=email, ticket="")
-        shown.status_code = 401
-        return shown
+        return _form(request, problem=found, email=email)
     if await has_totp(engine.ledger, found.email):
         ticket = await begin_pending(engine.ledger, found)
-        return page(request, "sign_in.html", None, problem="", email=found.email, ticket=ticket)
+        return _form(request, email=found.email, ticket=ticket)
     return await _let_in(request, found)
 
 
@@ -61,18 +72,30 @@ async def sign_in_code(request: Ask) -> Response[Any]:
             problem = "This code is not right."
     else:
         ticket = ""
-    shown = page(request, "sign_in.html", None, problem=problem, email="", ticket=ticket)
-    shown.status_code = 401
-    return shown
+    return _form(request, problem=problem, ticket=ticket)
 
 
 async def _let_in(request: Ask, person: Person) -> Redirect:
     engine = engine_of(request)
-    secret = await create_session(engine.ledger, person)
-    secure = engine.settings.base_url.startswith("https:")
-    cookie = Cookie(
-        key=COOKIE, value=secret, path="/", httponly=True, samesite="lax", secure=secure
+    # Whatever the browser held before is over: nobody's session is taken along.
+    await end_session(engine.ledger, request.cookies.get(COOKIE, ""))
+    secret = await create_session(
+        engine.ledger,
+        person,
+        limits=limits_of(request),
+        address=peer_address(request),
+        agent=request.headers.get("user-agent", ""),
     )
+    await audit.append(
+        engine.ledger,
+        actor=person.email,
+        action="signed in",
+        facts={"address": peer_address(request)},
+    )
+    cookie = Cookie(
+        key=COOKIE, value=secret, path="/", httponly=True, samesite="lax",
+        secure=is_secure(request),
+    )  # fmt: skip
     return Redirect("/", status_code=303, cookies=[cookie])
 
 

@@ -9,9 +9,10 @@ from rso.core.errors import ConfigError
 from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.deliveries import Answer, add_items, claim_items, complete_items, ensure_delivery
 from rso.ledger.exams import now
-from rso.ledger.people import create_token, find_token, revoke_token, sign_in
+from rso.ledger.people import sign_in
 from rso.ledger.sessions import create_session, end_session, find_session
 from rso.ledger.site import all_sources, export_site, load_site
+from rso.ledger.tokens import create_token, find_token, revoke_token
 
 SITE = {
     "facility": [

@@ -87,7 +87,7 @@ async def sign_in(engine: Engine, role: str, email: str, *facilities: str) -> di
     secret = await create_session(engine.ledger, person)
     found = await find_session(engine.ledger, secret)
     assert found is not None
-    return {"Cookie": f"rso_session={secret}", "X-CSRF-Token": found[1], "Accept": "text/html"}
+    return {"Cookie": f"rso_session={secret}", "X-CSRF-Token": found.csrf, "Accept": "text/html"}
 
 
 @ONE_LOOP

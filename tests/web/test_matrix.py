@@ -22,9 +22,10 @@ from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.contacts import contacts_of
 from rso.ledger.exams import now
 from rso.ledger.holds import open_hold
-from rso.ledger.people import Person, create_token
+from rso.ledger.people import Person
 from rso.ledger.sessions import create_session, find_session
 from rso.ledger.site import load_site
+from rso.ledger.tokens import create_token
 from rso.plugins import load_plugins
 from rso.settings import load_settings
 
@@ -59,7 +60,7 @@ class South:
     def __init__(self, exam: Exam, hold: str, contact: str) -> None:
         self.values = {
             "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
-            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "key": "SOUTH",
+            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "key": "SOUTH", "secret": "SOUTH", "email": f"{SECRET.lower()}@south.example",
             "kind": "facilities",
         }  # fmt: skip
         self.number = exam.number
@@ -192,7 +193,7 @@ async def test_another_facility_is_out_of_reach(
         session = await create_session(ledger, person)
         found = await find_session(ledger, session)
         assert found is not None
-        csrf = found[1]
+        csrf = found.csrf
         token = await create_token(ledger, email=email)
     asked = 0
     for method, path in routes(client.app):

@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, NotAuthorizedException, Permissio
 from rso.core.source import explain_refusal
 from rso.engine.exams import find_exam
 from rso.ledger.people import verify_password
+from rso.ledger.tokens import find_source_token
 from rso.plugins import (
     Bans,
     Connection,
@@ -25,6 +26,7 @@ from rso.plugins import (
     Source,
 )
 from rso.web.auth import Identity, engine_of, signed_in
+from rso.web.client import is_tls, peer_address
 
 __all__ = ["Callers", "exam_of", "facility_of"]
 
@@ -35,7 +37,7 @@ Ask = Request[Any, Any, Any]
 
 
 class Callers:
-    """Recognises sources by HTTP Basic authentication (RFC 7617)."""
+    """Recognises sources by HTTP Basic authentication (RFC 7617), or by a token of theirs."""
 
     def __init__(self, context: ReceiverContext) -> None:
         self._context = context
@@ -49,6 +51,8 @@ class Callers:
             NotAuthorizedException: It names one, and is not it.
         """
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return await self._by_token(request, encoded.strip())
         if scheme.lower() != "basic":
             return None
         try:
@@ -56,12 +60,7 @@ class Callers:
         except (binascii.Error, UnicodeDecodeError) as exc:
             raise NotAuthorizedException("broken Authorization header") from exc
         name, _, password = text.partition(":")
-        connection = Connection(
-            channel="http_upload",
-            identity=name,
-            peer_address=request.client.host if request.client else "",
-            tls=request.url.scheme == "https",
-        )
+        connection = self._connection(request, name)
         key = connection.peer_address, name
         source = None if self._bans.banned(key) else self._context.identify(connection)
         if await self._is_password(password, source) and source is not None:
@@ -69,6 +68,25 @@ class Callers:
         if self._bans.failed(key):
             self._alert(connection, known=source is not None)
         raise NotAuthorizedException("the source or its password is not known")
+
+    def _connection(self, request: Ask, name: str) -> Connection:
+        return Connection(
+            channel="http_upload",
+            identity=name,
+            peer_address=peer_address(request),
+            tls=is_tls(request),
+        )
+
+    async def _by_token(self, request: Ask, token: str) -> Source | None:
+        name = await find_source_token(engine_of(request).ledger, token)
+        if name is None:
+            return None  # perhaps a person's
+        connection = self._connection(request, name)
+        source = self._context.identify(connection)
+        if source is None:
+            self._alert(connection, known=False)
+            raise NotAuthorizedException("the source or its token is not known")
+        return source
 
     async def _is_password(self, password: str, source: Source | None) -> bool:
         hashed = source.password_hash if source else ""
@@ -108,7 +126,7 @@ def _provenance(request: Ask, who: Source | Identity, facility: str, number: str
         facility=facility,
         source=person or (who.identity if isinstance(who, Source) else ""),
         kind=who.kind if isinstance(who, Source) else Kind.TECHNICIAN,
-        peer_address=request.client.host if request.client else "",
+        peer_address=peer_address(request),
         opened_at=datetime.now(UTC),
         exam_number=number,
         user=person,

@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from litestar import Litestar
 from rso_http_upload.plugin import HttpUpload, HttpUploadConfig, rso_register_routes
 
 from rso.plugins import Kind, Receiver, ReceiverContext, Source
+from rso.settings import Web as WebSection
 from rso.testing.contracts import ReceiverContract, sample_file
 from rso.testing.spool import RecordingSpool
 from rso.web.errors import answer_error
@@ -37,6 +39,7 @@ class Web:
             route_handlers=rso_register_routes(), exception_handlers={Exception: answer_error}
         )
         app.state.receivers = {receiver.name: receiver}
+        app.state.engine = SimpleNamespace(settings=SimpleNamespace(web=WebSection(), base_url=""))
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)

@@ -1,0 +1,368 @@
+"""Signing in, staying in, being thrown out, and coming back with a new password."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pyotp
+import pytest
+from aiosmtpd.controller import Controller
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from rso.ledger import audit
+from rso.ledger.exams import now
+from rso.ledger.second_factor import begin_totp, confirm_totp, has_totp
+from rso.ledger.tokens import find_source_token, find_token
+from rso.testing.site import free_port
+
+Client = AsyncTestClient[Litestar]
+
+
+class Inbox:
+    """A mail server that keeps what it takes."""
+
+    def __init__(self) -> None:
+        self.mails: list[str] = []
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        """Keep it."""
+        self.mails.append(envelope.content.decode())
+        return "250 OK"
+
+    async def link(self) -> str:
+        """The path of the link in the newest mail."""
+        for _ in range(100):
+            if self.mails:
+                text = self.mails[-1].replace("=\r\n", "").replace("=3D", "=")
+                found = re.search(r"https?://[^/\s]+(/reset/[\w-]+)", text)
+                assert found is not None
+                return found[1]
+            await asyncio.sleep(0.05)
+        raise AssertionError("no mail came")
+
+
+@pytest.fixture
+async def inbox() -> AsyncIterator[tuple[Inbox, int]]:
+    """The mail server and its port."""
+    kept, port = Inbox(), free_port()
+    controller = Controller(kept, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield kept, port
+    controller.stop()
+
+
+async def sign_in(
+    client: Client, password: str, email: str = "tech@example.org", **headers: str
+) -> Any:
+    """Post the form."""
+    return await client.post(
+        "/sign-in", data={"email": email, "password": password},
+        headers={"Accept": "text/html", **headers}, follow_redirects=False,
+    )  # fmt: skip
+
+
+async def actions(client: Client) -> list[str]:
+    """What the audit holds."""
+    rows = await client.app.state.engine.ledger.fetch("SELECT action FROM audit ORDER BY id")
+    return [row["action"] for row in rows]
+
+
+async def test_a_new_password_by_email(make_web: Any, inbox: tuple[Inbox, int], enter: Any) -> None:
+    """The link is good once, ends every session, keeps the second factor, and is only hashed."""
+    kept, port = inbox
+    url = f"mailto://127.0.0.1:{port}?from=rso@example.org"
+    client = await make_web(f'[plugins.http_upload]\n[plugins.email]\nurl = "{url}"\n')
+    ledger = client.app.state.engine.ledger
+    secret = await begin_totp(ledger, "tech@example.org")
+    assert await confirm_totp(ledger, "tech@example.org", pyotp.TOTP(secret).now())
+    session = await enter(client, "technician")
+    assert "/forgot" in (await client.get("/sign-in", headers={"Accept": "text/html"})).text
+    known = await client.post("/forgot", data={"email": "Tech@example.org"})
+    stranger = await client.post("/forgot", data={"email": "nobody@example.org"})
+    assert (known.status_code, known.text) == (stranger.status_code, stranger.text)
+    link = await kept.link()
+    assert len(kept.mails) == 1
+    rows = await ledger.fetch("SELECT token_hash FROM password_reset")
+    assert link.removeprefix("/reset/") not in str(rows)
+    for _ in range(2):  # a scanner that opens links uses nothing up
+        assert (await client.get(link)).status_code == 200
+    assert (await client.post(link, data={"password": "short"})).status_code == 422
+    done = await client.post(link, data={"password": "another password"})
+    assert done.status_code == 200
+    assert (await client.post(link, data={"password": "a third password"})).status_code == 404
+    assert (await client.get("/", headers=session, follow_redirects=False)).status_code == 302
+    assert (await sign_in(client, "a good password")).status_code == 401
+    assert "authenticator" in (await sign_in(client, "another password")).text
+    assert await has_totp(ledger, "tech@example.org")
+    assert {"password reset asked", "password reset"} <= set(await actions(client))
+
+
+async def test_a_link_ends_by_itself_and_by_a_newer_ones_use(
+    make_web: Any, inbox: tuple[Inbox, int]
+) -> None:
+    """After an hour, after another link was used, and for whoever may not sign in."""
+    kept, port = inbox
+    url = f"mailto://127.0.0.1:{port}?from=rso@example.org"
+    client = await make_web(f'[plugins.http_upload]\n[plugins.email]\nurl = "{url}"\n')
+    ledger = client.app.state.engine.ledger
+    await client.post("/forgot", data={"email": "tech@example.org"})
+    first = await kept.link()
+    kept.mails.clear()
+    await client.post("/forgot", data={"email": "tech@example.org"})
+    second = await kept.link()
+    assert (await client.post(second, data={"password": "another password"})).status_code == 200
+    assert (await client.get(first)).status_code == 404
+    kept.mails.clear()
+    # More than two a minute are not sent, and say nothing of it.
+    third = await client.post("/forgot", data={"email": "tech@example.org"})
+    assert third.status_code == 200
+    await ledger.execute("DELETE FROM login_attempt")
+    await client.post("/forgot", data={"email": "tech@example.org"})
+    link = await kept.link()
+    assert len(kept.mails) == 1
+    await ledger.execute("UPDATE password_reset SET expires_at = ?", now() - timedelta(seconds=1))
+    assert (await client.post(link, data={"password": "a third password"})).status_code == 404
+    await ledger.execute("UPDATE user_account SET disabled = ?", True)
+    kept.mails.clear()
+    await client.post("/forgot", data={"email": "coord@example.org"})
+    await asyncio.sleep(0.3)
+    assert not kept.mails
+
+
+async def test_without_email_there_is_no_link(web: Client) -> None:
+    """Nothing is offered that cannot be sent."""
+    assert "/forgot" not in (await web.get("/sign-in", headers={"Accept": "text/html"})).text
+    assert (await web.get("/forgot")).status_code == 404
+
+
+async def test_a_session_ends_without_use(make_web: Any, enter: Any) -> None:
+    """Idle as configured; a poll or a stream is no use, a press of the button is; and at last."""
+    client = await make_web("[web]\nidle_minutes = 10\nsession_hours = 1\n[plugins.http_upload]\n")
+    ledger = client.app.state.engine.ledger
+    me = await enter(client, "technician")
+
+    async def rest(minutes: float) -> None:
+        await ledger.execute(
+            "UPDATE web_session SET seen_at = ?", now() - timedelta(minutes=minutes)
+        )
+
+    async def inside(**more: str) -> bool:
+        answer = await client.get("/", headers={**me, **more}, follow_redirects=False)
+        return bool(answer.status_code == 200)
+
+    await rest(9)
+    assert await inside(**{"X-Unattended": "1"})
+    assert await inside(Accept="text/event-stream, text/html")
+    seen = (await ledger.fetch("SELECT seen_at FROM web_session"))[0]["seen_at"]
+    assert now() - seen > timedelta(minutes=8)
+    answer = await client.post("/me/session", headers=me)
+    assert answer.json()["idle_seconds"] == 600
+    assert 3000 < answer.json()["left_seconds"] <= 12 * 3600
+    seen = (await ledger.fetch("SELECT seen_at FROM web_session"))[0]["seen_at"]
+    assert now() - seen < timedelta(minutes=1)
+    await rest(11)
+    assert not await inside()
+    assert (await client.post("/me/session", headers=me)).status_code == 401
+    await rest(0)
+    assert await inside()
+    await ledger.execute("UPDATE web_session SET expires_at = ?", now() - timedelta(seconds=1))
+    assert not await inside()
+    made = await sign_in(client, "a good password")
+    assert made.status_code == 303
+    left = (await ledger.fetch("SELECT max(expires_at) AS at FROM web_session"))[0]["at"]
+    assert "3600" not in str(left)
+
+
+async def test_one_sees_and_ends_ones_own_sessions(web: Client, enter: Any) -> None:
+    """Each alone, by a key that is no secret; never another person's."""
+    mine, elsewhere = await enter(web, "technician"), await enter(web, "technician")
+    other = await enter(web, "coordinator")
+    shown = (await web.get("/me/security", headers=mine)).text
+    keys = re.findall(r'name="session" value="(\w+)"', shown)
+    assert len(keys) == 1
+    assert "this one" in shown
+    theirs = re.findall(
+        r'name="session" value="(\w+)"', (await web.get("/me/security", headers=other)).text
+    )
+    assert not theirs
+    ledger = web.app.state.engine.ledger
+    stranger = (await ledger.fetch("SELECT id FROM web_session WHERE account LIKE 'coord%'"))[0][
+        "id"
+    ]
+    for key, status in ((stranger[:16], 422), ("%" * 16, 422), (keys[0], 303), (keys[0], 422)):
+        answer = await web.post(
+            "/me/security/session", headers=mine, data={"session": key}, follow_redirects=False
+        )
+        assert answer.status_code == status
+    assert (await web.get("/", headers=elsewhere, follow_redirects=False)).status_code == 302
+    for left in (mine, other):
+        assert (await web.get("/", headers=left, follow_redirects=False)).status_code == 200
+
+
+async def test_tokens_of_ones_own(web: Client, enter: Any) -> None:
+    """Shown once, named, revoked by nobody else; a token cannot make tokens."""
+    me, other = await enter(web, "technician"), await enter(web, "coordinator")
+    shown = await web.post("/me/security/token", headers=me, data={"name": "nightly <b>"})
+    token = re.search(r"rso_[\w-]+", shown.text)
+    assert token is not None
+    later = (await web.get("/me/security", headers=me)).text
+    assert token[0] not in later
+    assert "nightly &lt;b&gt;" in later
+    bearer = {"Authorization": f"Bearer {token[0]}"}
+    assert (await web.get("/api/exams", headers=bearer)).status_code == 200
+    assert (
+        await web.post("/me/security/token", headers=bearer, data={"name": "x"})
+    ).status_code == 403
+    ledger = web.app.state.engine.ledger
+    key = (await ledger.fetch("SELECT id FROM api_token"))[0]["id"]
+    await web.post("/me/security/revoke", headers=other, data={"token": key})
+    assert await find_token(ledger, token[0]) is not None
+    await web.post("/me/security/revoke", headers=me, data={"token": key})
+    assert (await web.get("/api/exams", headers=bearer)).status_code == 401
+
+
+async def test_tokens_of_sources(web: Client, enter: Any) -> None:
+    """An administrator makes one for a source; it is no person's."""
+    boss = await enter(web, "admin")
+    shown = await web.post(
+        "/admin/tokens", headers=boss, data={"source": "north-gateway", "name": "gateway"}
+    )
+    token = re.search(r"rso_[\w-]+", shown.text)
+    assert token is not None
+    ledger = web.app.state.engine.ledger
+    assert await find_source_token(ledger, token[0]) == "north-gateway"
+    bearer = {"Authorization": f"Bearer {token[0]}"}
+    assert (await web.get("/api/exams", headers=bearer)).status_code == 401
+    assert (await web.post("/admin/tokens", headers=boss, data={"source": "x"})).status_code == 422
+    key = (await ledger.fetch("SELECT id FROM api_token"))[0]["id"]
+    await web.post("/admin/tokens", headers=boss, data={"revoke": key})
+    assert await find_source_token(ledger, token[0]) is None
+
+
+async def test_what_an_administrator_does_for_people(web: Client, enter: Any) -> None:
+    """A lost second factor goes, sessions end, both audited; nobody locks themselves out."""
+    boss, tech = await enter(web, "admin"), await enter(web, "technician")
+    ledger = web.app.state.engine.ledger
+    secret = await begin_totp(ledger, "tech@example.org")
+    await confirm_totp(ledger, "tech@example.org", pyotp.TOTP(secret).now())
+    assert (
+        "Second factor: on"
+        in (await web.get("/admin/users/edit/tech@example.org", headers=boss)).text
+    )
+    where = "/admin/people/tech@example.org/second-factor"
+    assert (await web.post(where, headers=tech)).status_code == 403
+    assert (await web.post(where, headers=boss, follow_redirects=False)).status_code == 303
+    assert not await has_totp(ledger, "tech@example.org")
+    assert (await web.get("/", headers=tech, follow_redirects=False)).status_code == 302
+    entries = await ledger.fetch("SELECT * FROM audit WHERE action = 'second factor reset'")
+    assert entries[0]["actor"] == "boss@example.org"
+    assert "tech@example.org" in entries[0]["facts"]
+    own = {"email": "boss@example.org", "role": "technician", "at:NORTH": "on", "new": "no"}
+    assert (await web.post("/admin/users/save", headers=boss, data=own)).status_code == 422
+    own |= {"role": "admin", "disabled": "on"}
+    assert (await web.post("/admin/users/save", headers=boss, data=own)).status_code == 422
+    tech = await enter(web, "technician")
+    other = {"email": "tech@example.org", "role": "technician", "at:NORTH": "on", "new": "no"}
+    for change, status, left in (
+        ({}, 303, 200), ({"password": "short"}, 422, 200),
+        ({"password": "a brand new one"}, 303, 302),
+    ):  # fmt: skip
+        answer = await web.post(
+            "/admin/users/save", headers=boss, data=other | change, follow_redirects=False
+        )
+        assert answer.status_code == status
+        found = await web.get("/", headers=tech, follow_redirects=False)
+        assert found.status_code == left
+    assert await audit.verify(ledger) is None
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_rotating_addresses_help_nobody_guess(make_web: Any, trusted: bool) -> None:
+    """Ten guesses a minute an account, whatever X-Forwarded-For says, behind a proxy or not."""
+    proxies = 'trusted_proxies = ["127.0.0.0/8"]\n' if trusted else ""
+    client = await make_web(f"[web]\n{proxies}[plugins.http_upload]\n")
+    transport_peer(client, "127.0.0.1")
+    said = []
+    for guess in range(14):
+        headers = {"X-Forwarded-For": f"203.0.113.{guess}, 198.51.100.{guess}"}
+        answer = await sign_in(client, f"guess number {guess}", **headers)
+        said.append("Too many" in answer.text)
+    assert said == [False] * 10 + [True] * 4
+    # Also the right one has to wait, from anywhere.
+    assert (await sign_in(client, "a good password")).status_code == 401
+
+
+async def test_the_nearest_untrusted_address_counts(make_web: Any) -> None:
+    """A client's own header says nothing; a trusted proxy's does, from the right."""
+    from rso.web.client import peer_address  # noqa: PLC0415
+
+    client = await make_web('[web]\ntrusted_proxies = ["10.0.0.0/8"]\n[plugins.http_upload]\n')
+
+    def at(peer: str, *forwarded: str) -> str:
+        from litestar.testing import RequestFactory  # noqa: PLC0415
+
+        request = RequestFactory(app=client.app).get(
+            "/", headers={"X-Forwarded-For": ", ".join(forwarded)} if forwarded else {}
+        )
+        request.scope["client"] = (peer, 1)
+        return peer_address(request)
+
+    assert at("203.0.113.9", "198.51.100.1") == "203.0.113.9"
+    assert at("10.1.1.1", "198.51.100.1") == "198.51.100.1"
+    assert at("10.1.1.1", "1.2.3.4", "198.51.100.1", "10.9.9.9") == "198.51.100.1"
+    assert at("10.1.1.1") == "10.1.1.1"
+    assert at("10.1.1.1", "nonsense") == "10.1.1.1"
+    assert at("::ffff:10.1.1.1", "2001:db8::1") == "2001:db8::1"
+
+
+async def test_a_session_is_never_taken_over(web: Client) -> None:
+    """A cookie from before signing in is not adopted, and what it opened ends."""
+    planted = "planted-by-somebody-else"
+    first = await sign_in(web, "a good password", Cookie=f"rso_session={planted}")
+    cookie = first.cookies["rso_session"]
+    assert cookie != planted
+    web.cookies.clear()
+    answer = await web.get(
+        "/", headers={"Cookie": f"rso_session={planted}"}, follow_redirects=False
+    )
+    assert answer.status_code in {302, 401}
+    second = await sign_in(web, "a good password", Cookie=f"rso_session={cookie}")
+    web.cookies.clear()
+    assert second.cookies["rso_session"] != cookie
+    answer = await web.get(
+        "/", headers={"Cookie": f"rso_session={cookie}", "Accept": "text/html"},
+        follow_redirects=False,
+    )  # fmt: skip
+    assert answer.status_code == 302
+
+
+async def test_cookies_are_secure_behind_tls(make_web: Any) -> None:
+    """By the base URL, or by what a trusted proxy says; an untrusted one says nothing."""
+    for toml, header, secure in (
+        ("", {}, False),
+        ("", {"X-Forwarded-Proto": "https"}, False),
+        ('[web]\ntrusted_proxies = ["127.0.0.1/32"]\n', {"X-Forwarded-Proto": "https"}, True),
+        ('[site]\nbase_url = "https://rso.example.org"\n', {}, True),
+    ):
+        client = await make_web(f"{toml}[plugins.http_upload]\n")
+        transport_peer(client, "127.0.0.1")
+        answer = await sign_in(client, "a good password", **header)
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=lax" in cookie
+        assert ("secure" in cookie) is secure, (toml, header)
+
+
+def transport_peer(client: Client, address: str) -> None:
+    """Say from where the test client comes."""
+    asgi = client.app.asgi_handler
+
+    async def from_there(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope["client"] = (address, 1)
+        await asgi(scope, receive, send)
+
+    client.app.asgi_handler = from_there
