@@ -16,6 +16,7 @@ from litestar.template import TemplateConfig
 
 from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
+from rso.engine.thumbnails import THUMBNAILS, Thumbnails
 from rso.web import (
     active_list,
     admin,
@@ -31,6 +32,7 @@ from rso.web import (
     reset,
     security,
     sign_in,
+    thumbnails,
 )
 from rso.web.assets import FOR_EVER, asset
 from rso.web.client import session_limits
@@ -77,6 +79,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             *notifying.HANDLERS,
             *security.HANDLERS,
             *reset.HANDLERS,
+            *thumbnails.HANDLERS,
             *api.HANDLERS,
             *plugged,
             create_static_files_router(
@@ -106,5 +109,6 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
     app.state.engine = engine
     app.state.live = live
     app.state.spool = spool
+    app.state.thumbnails = Thumbnails(engine.settings.data_dir / THUMBNAILS)
     app.state.receivers = {receiver.name: receiver for receiver in receivers}
     return app

@@ -15,6 +15,7 @@ from msgspec import Struct
 from rso.core.errors import RsoError
 from rso.core.retention import kept_because
 from rso.engine.context import Engine
+from rso.engine.thumbnails import forget_thumbnails
 from rso.ledger import audit
 from rso.ledger.exams import now
 from rso.ledger.retention import (
@@ -150,6 +151,7 @@ async def _remove_files(engine: Engine) -> int:
 def _unlink(engine: Engine, instances: Sequence[str]) -> None:
     for instance in instances:
         engine.archive.remove(instance)
+    forget_thumbnails(engine.settings.data_dir, instances)
 
 
 async def run_purge(engine: Engine, stop: asyncio.Event) -> None:
