@@ -24,8 +24,10 @@ from rso.web import (
     admin_retention,
     api,
     audit_page,
+    dashboard,
     download,
     holds_api,
+    monitoring,
     notifying,
     owners,
     pages,
@@ -38,6 +40,7 @@ from rso.web.assets import FOR_EVER, asset
 from rso.web.client import session_limits
 from rso.web.errors import answer_error
 from rso.web.live import Live
+from rso.web.monitoring import HTTP_METRICS
 
 __all__ = ["create_app"]
 
@@ -68,6 +71,8 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         route_handlers=[
             *sign_in.HANDLERS,
             *active_list.HANDLERS,
+            *dashboard.HANDLERS,
+            *monitoring.HANDLERS,
             *owners.HANDLERS,
             *pages.HANDLERS,
             *admin.HANDLERS,
@@ -104,6 +109,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         ),
         exception_handlers={Exception: answer_error},
         after_request=_secure,
+        middleware=[HTTP_METRICS.middleware],
         debug=False,
     )
     app.state.engine = engine

@@ -22,6 +22,7 @@ from rso.engine.matcher import hold_conflicts, link_study, match_study
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
 from rso.ledger import Ledger, audit, tables
 from rso.ledger.exams import OPEN_STATUSES, exam_by_id, now
+from rso.ledger.figures import add_received
 from rso.ledger.holds import open_hold
 from rso.ledger.studies import upsert_studies
 
@@ -75,6 +76,7 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
             await _take_facility(engine, facility, group)
         for again in returns:
             await _take_back(engine, again)
+        await _count(engine.ledger, arrivals)
     if discard:
         for record in duplicates:
             if record.path is not None:
@@ -82,6 +84,15 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     if arrivals:
         log.info("instances taken in", new=len(arrivals), received=len(received))
     return len(arrivals)
+
+
+async def _count(ledger: Ledger, arrivals: Sequence[_Arrival]) -> None:
+    """Add to the totals of each channel."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for arrival in arrivals:
+        found[arrival.record.provenance.channel].append(arrival.record.size)
+    for channel, sizes in found.items():
+        await add_received(ledger, channel, len(sizes), sum(sizes))
 
 
 def _locate(

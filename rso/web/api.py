@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any
 
-from litestar import Request, Response, get, post
+from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from rso.core.exam import Patient, Priority
 from rso.core.names import parse_birth_date
@@ -102,33 +101,4 @@ async def api_holds(request: Ask) -> Holds:
     return Holds(holds=await list_holds(engine_of(request).ledger, facilities=me.person.facilities))
 
 
-@get("/health")
-async def health(request: Ask) -> Response[dict[str, Any]]:
-    """Whether the web process and its database answer."""
-    await engine_of(request).ledger.fetch("SELECT 1 AS one")
-    return Response({"status": "ok"})
-
-
-@get("/metrics")
-async def metrics(request: Ask) -> Response[bytes]:
-    """Counts for Prometheus; no patient data."""
-    ledger = engine_of(request).ledger
-    registry = CollectorRegistry()
-    exams = Gauge("rso_exams", "Exams by status", ["status"], registry=registry)
-    for row in await ledger.fetch("SELECT status, count(*) AS n FROM exam GROUP BY status"):
-        exams.labels(row["status"]).set(row["n"])
-    items = Gauge(
-        "rso_delivery_items", "Instances on their way by destination and state",
-        ["destination", "state"], registry=registry,
-    )  # fmt: skip
-    for row in await ledger.fetch(
-        "SELECT destination, state, count(*) AS n FROM delivery_item GROUP BY destination, state"
-    ):
-        items.labels(row["destination"], row["state"]).set(row["n"])
-    holds = Gauge("rso_open_holds", "Holds that wait for a person", registry=registry)
-    found = await ledger.fetch("SELECT count(*) AS n FROM hold WHERE state = 'open'")
-    holds.set(found[0]["n"])
-    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
-
-
-HANDLERS = [api_create, api_list, api_show, api_holds, health, metrics]
+HANDLERS = [api_create, api_list, api_show, api_holds]

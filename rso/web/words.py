@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["ago_words", "clock_words", "event_words"]
+__all__ = ["ago_words", "clock_words", "event_words", "span_words"]
 
 _EVENTS = {
     "exam created": "requested",
@@ -52,3 +52,15 @@ def event_words(row: dict[str, Any]) -> tuple[str, datetime]:
             found.append((row[column], word))
     at, word = max(found)
     return word, at
+
+
+def span_words(minutes: float) -> str:
+    """A length of time: ``45 s``, ``12 min``, ``3 h 5 min``, ``4 days``."""
+    if minutes < 1:
+        return f"{round(minutes * 60)} s"
+    hours, rest = divmod(round(minutes), 60)
+    if hours >= 72:
+        return f"{hours // 24} days"
+    if not hours:
+        return f"{rest} min"
+    return f"{hours} h {rest} min" if rest else f"{hours} h"

@@ -41,7 +41,8 @@
   open();
 
   document.addEventListener("htmx:configRequest", (event) => {
-    if (event.detail.triggeringEvent && event.detail.triggeringEvent.type === "refresh") event.detail.headers["X-Unattended"] = "1";
+    const cause = event.detail.triggeringEvent;
+    if (!cause || cause.type === "refresh" || cause.type === "load") event.detail.headers["X-Unattended"] = "1";
   });
   document.addEventListener("htmx:sendError", () => say("Connection lost: what you see may be old. Trying again…"));
 

@@ -1,0 +1,140 @@
+"""Dashboard, health and metrics in this process."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from rso.app import create_app
+from rso.core.exam import Patient, Priority
+from rso.engine import disk
+from rso.engine.context import Engine
+from rso.engine.exams import create_exam
+from rso.ledger.exams import now
+from rso.ledger.figures import add_received
+from rso.ledger.people import Person
+from rso.ledger.sessions import create_session
+from rso.web import monitoring
+from rso.web.charts import Series, bars_svg, range_svg
+
+# The test client has a loop of its own, which PostgreSQL's pool would not survive.
+ONE_LOOP = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+async def client(clinics: Engine) -> AsyncIterator[AsyncTestClient[Litestar]]:
+    """The application, in this process."""
+    async with AsyncTestClient(
+        create_app(clinics, None, []), raise_server_exceptions=False
+    ) as made:
+        yield made
+
+
+async def see(
+    engine: Engine, client: AsyncTestClient[Litestar], role: str, *facilities: str, path: str = ""
+) -> tuple[int, str]:
+    """What a person is answered."""
+    email = "lead@example.org"
+    text = str(list(facilities)).replace("'", '"')
+    await engine.ledger.execute(
+        "UPDATE user_account SET role = ?, facilities = ? WHERE email = ?", role, text, email
+    )
+    person = Person(email=email, name="", role=role, facilities=facilities or None)
+    secret = await create_session(engine.ledger, person)
+    answer = await client.get(
+        f"/dashboard{path}", headers={"Cookie": f"rso_session={secret}", "Accept": "text/html"}
+    )
+    return answer.status_code, answer.text
+
+
+async def deliver(engine: Engine, facility: str, minutes: int) -> None:
+    """A STAT exam that was delivered after so many minutes."""
+    exam = await create_exam(
+        engine, facility=facility, patient=Patient(name="SECRET^NAME"), priority=Priority.STAT,
+        actor="t",
+    )  # fmt: skip
+    await engine.ledger.execute(
+        "UPDATE exam SET status = 'delivered', created_at = ?, delivered_at = ? WHERE id = ?",
+        now() - timedelta(minutes=minutes), now(), exam.id,
+    )  # fmt: skip
+
+
+@ONE_LOOP
+async def test_dashboard(clinics: Engine, client: AsyncTestClient[Litestar]) -> None:
+    """Turnaround against the target, of one's facilities; nobody's name; plots that are XML."""
+    await deliver(clinics, "NORTH", 20)
+    await deliver(clinics, "NORTH", 90)
+    await deliver(clinics, "SOUTH", 2000)
+    status, text = await see(clinics, client, "coordinator", "NORTH")
+    assert status == 200
+    assert "90 % within" in text
+    assert "50 %" in text
+    assert "SOUTH" not in text
+    assert "SECRET" not in text
+    assert "33 h" not in text
+    for plot in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ET.fromstring(plot)
+    _, everything = await see(clinics, client, "coordinator", path="?hours=48")
+    assert "33 %" in everything
+    assert "last 48 hours" in everything
+    assert (await see(clinics, client, "technician", "NORTH"))[0] == 403
+    assert (await see(clinics, client, "auditor"))[0] == 403
+    assert (await see(clinics, client, "customer", "NORTH", path="/figures"))[0] == 403
+
+
+def test_plots() -> None:
+    """Bars are as high as their values; words of others do no harm; nothing is no division by zero."""
+    plot = bars_svg("k", "<b>&", "what", ["00", "01"], [Series(name="received", values=[1, 2])])
+    tree = ET.fromstring(plot)
+    heights = [float(r.attrib["height"]) for r in tree.iter("rect")]
+    assert heights[1] == pytest.approx(2 * heights[0])
+    assert next(tree.iter("title")).text == "<b>&"
+    assert tree.attrib["aria-labelledby"] == "k-title k-text"
+    ET.fromstring(bars_svg("k", "t", "d", [], [Series(name="received", values=[])]))
+    ET.fromstring(range_svg("k", "t", "d", half=0, most=0, target=0))
+
+
+@ONE_LOOP
+async def test_health(
+    clinics: Engine, client: AsyncTestClient[Litestar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alive without the database; ready only with it and with room on the disk."""
+    assert (await client.get("/health")).json()["status"] == "ok"
+    assert (await client.get("/health/ready")).json()["checks"] == {"database": True, "space": True}
+    full = disk.Volume(holds="data", free=10, size=1000, low_water=20)
+    monkeypatch.setattr(monitoring, "volumes", lambda _settings: [full])
+    for path in ("/health", "/health/ready"):
+        answer = await client.get(path)
+        assert answer.status_code == 503
+        assert answer.json() == {"status": "unavailable",
+                                 "checks": {"database": True, "space": False}}  # fmt: skip
+    assert (await client.get("/health/live")).status_code == 200
+
+
+@ONE_LOOP
+async def test_metrics(clinics: Engine, client: AsyncTestClient[Litestar]) -> None:
+    """Every figure is there, requests are counted by route, and no patient or number is in it."""
+    exam = await create_exam(
+        clinics, facility="NORTH", patient=Patient(name="SECRET^NAME"), actor="t"
+    )
+    await add_received(clinics.ledger, "ftp", 7, 700)
+    await client.get(f"/exams/{exam.number}")
+    await client.get("/nowhere/at/all")
+    text = (await client.get("/metrics")).text
+    for line in (
+        'rso_exams{status="requested"} 1.0', "rso_exams_overdue 0.0", "rso_open_holds 0.0",
+        'rso_received_instances_total{channel="ftp"} 7.0',
+        'rso_received_bytes_total{channel="ftp"} 700.0', "rso_spool_bytes 0.0",
+        'rso_outbox{kind="hook",state="queued"} 1.0',
+    ):  # fmt: skip
+        assert line in text
+    assert "rso_volume_free_bytes" in text
+    assert 'rso_http_requests_total{app_name="rso",method="GET",path="/exams/{number}"' in text
+    assert exam.number not in text
+    assert "SECRET" not in text
+    assert "NORTH" not in text
+    assert "nowhere" not in text
