@@ -11,7 +11,6 @@ from litestar import Request, get
 from litestar.params import FromQuery
 from litestar.response import Template
 
-from rso.core.contributions import visible_to
 from rso.core.exam import Priority
 from rso.engine.context import Engine
 from rso.engine.disk import spool_bytes, volumes
@@ -29,7 +28,7 @@ from rso.ledger.holds import open_holds
 from rso.settings import Turnaround
 from rso.web.auth import Identity, engine_of, signed_in
 from rso.web.charts import Series, bars_svg, range_svg
-from rso.web.page import page
+from rso.web.page import page, tiles_for
 from rso.web.words import ago_words, span_words
 
 __all__ = ["HANDLERS"]
@@ -46,8 +45,10 @@ async def dashboard(request: Ask, hours: FromQuery[int] = 24) -> Template:
     """All figures, and the tiles that plugins add."""
     me = await signed_in(request)
     me.require("coordinator")
-    tiles = visible_to(me.person.role, engine_of(request).plugins.tiles)
-    return page(request, "dashboard.html", me, tiles=tiles, **await _figures(request, me, hours))
+    return page(
+        request, "dashboard.html", me, tiles=tiles_for(request, me),
+        **await _figures(request, me, hours),
+    )  # fmt: skip
 
 
 @get("/dashboard/figures")
