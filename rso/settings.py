@@ -74,6 +74,9 @@ class Web(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trusted_proxies: Annotated[
         tuple[str, ...], Meta(description="networks whose X-Forwarded-For and -Proto count")
     ] = ()
+    metrics_from: Annotated[
+        tuple[str, ...], Meta(description="networks that may read /metrics without signing in")
+    ] = ("127.0.0.0/8", "::1/128")
     idle_minutes: Annotated[float, Meta(gt=0, description="a session ends without use after")] = 30
     session_hours: Annotated[float, Meta(gt=0, description="a session ends at the latest")] = 12
 

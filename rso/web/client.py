@@ -11,7 +11,15 @@ from rso.engine.context import Engine
 from rso.ledger.sessions import Limits
 from rso.settings import Settings, Web
 
-__all__ = ["is_background", "is_secure", "is_tls", "limits_of", "peer_address", "session_limits"]
+__all__ = [
+    "is_background",
+    "is_secure",
+    "is_tls",
+    "limits_of",
+    "may_watch",
+    "peer_address",
+    "session_limits",
+]
 
 Ask = Request[Any, Any, Any]
 
@@ -34,12 +42,15 @@ def _settings(request: Ask) -> Settings:
     return engine.settings
 
 
-def _is_trusted(request: Ask, text: str) -> bool:
+def _is_in(text: str, networks: tuple[str, ...]) -> bool:
     address = _parse(text)
-    networks = _networks(_settings(request).web.trusted_proxies)
     return address is not None and any(
-        address.version == network.version and address in network for network in networks
+        address.version == network.version and address in network for network in _networks(networks)
     )
+
+
+def _is_trusted(request: Ask, text: str) -> bool:
+    return _is_in(text, _settings(request).web.trusted_proxies)
 
 
 def peer_address(request: Ask) -> str:
@@ -52,6 +63,15 @@ def peer_address(request: Ask) -> str:
             break
         address = str(nearest)
     return address
+
+
+def may_watch(request: Ask) -> bool:
+    """Whether the peer's network may read figures; not through a proxy that nobody vouched for."""
+    address = peer_address(request)
+    direct = request.client.host if request.client else ""
+    if "x-forwarded-for" in request.headers and address == direct:
+        return False
+    return _is_in(address, _settings(request).web.metrics_from)
 
 
 def is_tls(request: Ask) -> bool:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from litestar import Request, Response, get
+from litestar.exceptions import PermissionDeniedException
 from litestar.plugins.prometheus import PrometheusConfig
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -18,7 +19,8 @@ from rso.ledger.active import count_active
 from rso.ledger.exams import now
 from rso.ledger.figures import count_overdue, destination_queues, outbox_states, received_totals
 from rso.ledger.holds import open_holds
-from rso.web.auth import engine_of
+from rso.web.auth import engine_of, signed_in
+from rso.web.client import may_watch
 
 __all__ = ["HANDLERS", "HTTP_METRICS"]
 
@@ -100,7 +102,12 @@ def _gauge(registry: CollectorRegistry, name: str, words: str, *labels: str) -> 
 
 @get("/metrics")
 async def metrics(request: Ask) -> Response[bytes]:
-    """Figures for Prometheus; each is one bounded query."""
+    """Figures for Prometheus, for machines within and people who see the whole site."""
+    if not may_watch(request):
+        me = await signed_in(request)
+        me.require("coordinator", "auditor")
+        if me.person.facilities is not None:
+            raise PermissionDeniedException("figures of the whole site")
     engine = engine_of(request)
     ledger, at = engine.ledger, now()
     registry = CollectorRegistry()

@@ -4,9 +4,11 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.testing import AsyncTestClient
 
 from rso.app import create_app
@@ -18,8 +20,10 @@ from rso.ledger.exams import now
 from rso.ledger.figures import add_received
 from rso.ledger.people import Person
 from rso.ledger.sessions import create_session
+from rso.settings import Web
 from rso.web import monitoring
 from rso.web.charts import Series, bars_svg, range_svg
+from rso.web.client import may_watch
 
 # The test client has a loop of its own, which PostgreSQL's pool would not survive.
 ONE_LOOP = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
@@ -116,7 +120,9 @@ async def test_health(
 
 
 @ONE_LOOP
-async def test_metrics(clinics: Engine, client: AsyncTestClient[Litestar]) -> None:
+async def test_metrics(
+    clinics: Engine, client: AsyncTestClient[Litestar], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every figure is there, requests are counted by route, and no patient or number is in it."""
     exam = await create_exam(
         clinics, facility="NORTH", patient=Patient(name="SECRET^NAME"), actor="t"
@@ -124,6 +130,9 @@ async def test_metrics(clinics: Engine, client: AsyncTestClient[Litestar]) -> No
     await add_received(clinics.ledger, "ftp", 7, 700)
     await client.get(f"/exams/{exam.number}")
     await client.get("/nowhere/at/all")
+    # A machine within, or who may see the whole site; nobody through a proxy unknown to RSO.
+    assert (await client.get("/metrics")).status_code == 401
+    monkeypatch.setattr(monitoring, "may_watch", lambda _request: True)
     text = (await client.get("/metrics")).text
     for line in (
         'rso_exams{status="requested"} 1.0', "rso_exams_overdue 0.0", "rso_open_holds 0.0",
@@ -138,3 +147,28 @@ async def test_metrics(clinics: Engine, client: AsyncTestClient[Litestar]) -> No
     assert "SECRET" not in text
     assert "NORTH" not in text
     assert "nowhere" not in text
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "may"),
+    [
+        ("127.0.0.1", "", (), True),
+        ("::1", "", (), True),
+        ("192.0.2.1", "", (), False),
+        ("127.0.0.1", "192.0.2.1", (), False),
+        ("127.0.0.1", "127.0.0.1", (), False),
+        ("127.0.0.1", "192.0.2.1", ("127.0.0.0/8",), False),
+        ("192.0.2.7", "127.0.0.1", ("192.0.2.0/24",), True),
+    ],
+)
+def test_who_may_read_metrics_unasked(
+    peer: str, forwarded: str, trusted: tuple[str, ...], may: bool
+) -> None:
+    """A peer within; never a stranger who says so, nor one whom a proxy brings."""
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    settings = SimpleNamespace(web=Web(trusted_proxies=trusted))
+    app = SimpleNamespace(state=SimpleNamespace(engine=SimpleNamespace(settings=settings)))
+    request: Request[Any, Any, Any] = Request(
+        {"type": "http", "client": (peer, 1), "headers": headers, "litestar_app": app, "app": app}  # type: ignore[typeddict-item, typeddict-unknown-key]
+    )
+    assert may_watch(request) is may
