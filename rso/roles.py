@@ -30,6 +30,7 @@ from rso.engine.intake_loop import IntakeLoop
 from rso.engine.notify_loop import run_notifications
 from rso.engine.outbox import run_outbox
 from rso.engine.purge import run_purge
+from rso.engine.quotas import Quotas
 from rso.engine.reconcile import reconcile
 from rso.engine.settle import run_settle
 from rso.engine.snapshot import SourceSnapshot, write_snapshot
@@ -106,8 +107,10 @@ async def receivers_of(
 ) -> AsyncIterator[tuple[LogSpool, list[Receiver]]]:
     """This process's spool and receivers, not yet started; closed in reverse order."""
     name = f"{role}-{index}"
-    spool = LogSpool(settings.data_dir / "spool" / name)
     snapshot = SourceSnapshot(settings.data_dir / "snapshot" / "sources.json")
+    quotas = Quotas(settings.data_dir / "quotas", snapshot)
+    spool = LogSpool(settings.data_dir / "spool" / name, quotas=quotas)
+    quotas.alert = spool.alert
 
     def identify(connection: Connection) -> Source | None:
         found: Source | None = plugins.hook.rso_identify_source(
@@ -122,7 +125,11 @@ async def receivers_of(
         folder = settings.data_dir / "receivers" / plugin
         folder.mkdir(parents=True, exist_ok=True)
         context = ReceiverContext(
-            spool=spool, identify=identify, sources=snapshot.sources, data_dir=folder
+            spool=spool,
+            identify=identify,
+            sources=snapshot.sources,
+            data_dir=folder,
+            associate=quotas.associate,
         )
         receivers.append(receiver(config, context))
     try:
@@ -134,6 +141,7 @@ async def receivers_of(
             except Exception:
                 log.exception("receiver did not close", receiver=receiver_.name)
         await asyncio.to_thread(spool.close)
+        quotas.close()
 
 
 async def _receive(settings: Settings, index: int, stop: asyncio.Event, ready: Ready) -> None:

@@ -43,7 +43,7 @@ def serve(
 
 
 def check(*, config: Config = None, json: Json = False) -> None:
-    """Check configuration, database, folders, every destination and notifier."""
+    """Check everything RSO leans on: also certificates, quotas, and who was refused, and why."""
     from rso.engine.check import run_checks  # noqa: PLC0415
 
     results = run_with_engine(config, run_checks)
@@ -52,10 +52,16 @@ def check(*, config: Config = None, json: Json = False) -> None:
     else:
         table(
             ["", "check", "result"],
-            [("ok" if r.ok else "FAILED", r.name, r.detail) for r in results],
+            [(_word(r), r.name, r.detail) for r in results],
         )
     if not all(r.ok for r in results):
         raise SystemExit(1)
+
+
+def _word(result: Any) -> str:
+    if not result.ok:
+        return "FAILED"
+    return "warning" if result.warning else "ok"
 
 
 def plugins(*, config: Config = None, json: Json = False) -> None:

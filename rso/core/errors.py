@@ -12,6 +12,7 @@
     |   +-- IdentifierError       SOP UID or class differs from the command  A900  HTTP 409
     |   +-- RefusedError          a limit or a refused transfer syntax       0122  HTTP 415/413
     |   +-- NoSpaceError          below the low-water mark                   A700  HTTP 507  FTP 452
+    |   |   +-- QuotaError        a quota of today is used up                A700  HTTP 507  FTP 452
     |   +-- VolumeError           a write or sync failed: a broken volume    0110  HTTP 500  FTP 451
     +-- TransportError
         +-- TransientTransportError   try again later
@@ -31,6 +32,7 @@ __all__ = [
     "OwnerError",
     "PermanentTransportError",
     "PluginError",
+    "QuotaError",
     "RefusedError",
     "RoutingError",
     "RsoError",
@@ -90,6 +92,10 @@ class RefusedError(IntakeError):
 
 class NoSpaceError(IntakeError):
     """The spool's volume is below its low-water mark; the sender should try again later."""
+
+
+class QuotaError(NoSpaceError):
+    """A source or facility has sent as much as it may today; the sender should try again later."""
 
 
 class VolumeError(IntakeError):

@@ -1,12 +1,22 @@
 """Who is calling: a connection is recognised as one declared source, or refused."""
 
+import binascii
+import re
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from rso.core.transport import Connection, Source
 
-__all__ = ["check_sources", "explain_refusal", "identify_source"]
+__all__ = [
+    "check_sources",
+    "explain_refusal",
+    "facility_concerned",
+    "fingerprints",
+    "identify_source",
+    "is_expected",
+]
 
 _Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
@@ -47,14 +57,26 @@ def _obstacle(source: Source, connection: Connection) -> str:
         nets = [_network(text) for text in source.networks]
         if address is None or not any(address in net for net in nets):
             return f"it came from {connection.peer_address}, which is in none of its networks"
-    pinned = source.certificate_fingerprint
-    if pinned and _plain(pinned) != _plain(connection.certificate_fingerprint):
+    pinned = fingerprints(source)
+    if pinned and _plain(connection.certificate_fingerprint) not in pinned:
         return "it did not show the certificate that it is bound to"
     if not source.networks and not pinned and not source.password_hash:
         return "it is bound to neither a network nor a certificate"
     if not connection.tls and not source.cleartext and not _is_private(address):
         return "it came without TLS over a public network"
     return ""
+
+
+def fingerprints(source: Source) -> frozenset[str]:
+    """SHA-256 of every certificate that a source is bound to, as plain hex; empty: to none."""
+    return _fingerprints(source.certificate_fingerprint, source.certificate)
+
+
+@lru_cache(maxsize=4096)
+def _fingerprints(text: str, pem: str) -> frozenset[str]:
+    bodies = re.findall(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", pem, re.S)
+    found = {sha256(binascii.a2b_base64(body)).hexdigest() for body in bodies}
+    return frozenset(found | {_plain(word) for word in text.split()})
 
 
 def _plain(fingerprint: str) -> str:
@@ -76,6 +98,27 @@ def explain_refusal(connection: Connection, sources: Sequence[Source]) -> str:
     return f"{connection.identity}: {'; '.join(dict.fromkeys(reasons))}"
 
 
+def facility_concerned(connection: Connection, sources: Sequence[Source]) -> str:
+    """The one facility that has a source of this name; empty: none, or several."""
+    named = {s.facility for s in sources if _is_named(s, connection)}
+    return named.pop() if len(named) == 1 else ""
+
+
+def is_expected(connection: Connection, sources: Sequence[Source]) -> bool:
+    """Whether anybody declared the peer's network or certificate.
+
+    Behind an address like that stands a clinic with all its devices: it is never shut out as a
+    whole.
+    """
+    address = _address(connection.peer_address)
+    shown = _plain(connection.certificate_fingerprint)
+    return any(
+        (shown and shown in fingerprints(s))
+        or (address is not None and any(address in _network(text) for text in s.networks))
+        for s in sources
+    )
+
+
 def check_sources(sources: Sequence[Source]) -> list[str]:
     """What is wrong with a set of sources, in words; empty when nothing is.
 
@@ -90,7 +133,17 @@ def check_sources(sources: Sequence[Source]) -> list[str]:
                 _network(text)
             except ValueError:
                 problems.append(f"{name}: {text!r} is not a network")
-        if not source.networks and not source.certificate_fingerprint and not source.password_hash:
+        try:
+            pinned = fingerprints(source)
+        except binascii.Error:
+            problems.append(f"{name}: its certificate cannot be read")
+            continue
+        if source.certificate and "BEGIN CERTIFICATE" not in source.certificate:
+            problems.append(f"{name}: its certificate is not PEM")
+        for word in sorted(pinned):
+            if not re.fullmatch("[0-9a-f]{64}", word):
+                problems.append(f"{name}: {word!r} is no SHA-256 fingerprint")
+        if not source.networks and not pinned and not source.password_hash:
             problems.append(f"{name}: needs networks or a certificate fingerprint")
     if problems:
         return problems
@@ -109,8 +162,8 @@ def check_sources(sources: Sequence[Source]) -> list[str]:
 def _overlap(one: Source, other: Source) -> bool:
     if one.channel in {"ftp", "http_upload"}:
         return True  # an account or a token name is one account
-    a, b = _plain(one.certificate_fingerprint), _plain(other.certificate_fingerprint)
-    if a and b and a != b:
+    a, b = fingerprints(one), fingerprints(other)
+    if a and b and not a & b:
         return False
     called = {one.called_ae_title, other.called_ae_title}
     if len(called) == 2 and "" not in called:

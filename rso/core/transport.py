@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from msgspec import Struct
 
 from rso.core.header import Header
+from rso.core.quota import Quota
 
 __all__ = [
     "Batch",
@@ -56,10 +57,14 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True):
         channel: Name of the receiving plugin (``dicom_scp``).
         identity: Calling AE title, FTP account, or token name.
         networks: CIDR networks it may come from; empty only with a certificate fingerprint.
-        certificate_fingerprint: SHA-256 of the client certificate, hex, or empty.
+        certificate_fingerprint: SHA-256 of the client certificate, hex, or empty; several with
+            blanks between while one follows another.
+        certificate: The client certificate itself as PEM (or several), instead; it is trusted
+            without a CA, and its end is known.
         called_ae_title: When not empty the peer must call this AE title.
         password_hash: argon2 hash (FTP account, HTTP token), or empty.
         cleartext: True allows unencrypted use from public networks.
+        quota: How much it may send.
     """
 
     facility: str
@@ -71,6 +76,8 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True):
     called_ae_title: str = ""
     password_hash: str = ""
     cleartext: bool = False
+    certificate: str = ""
+    quota: Quota = Quota()
 
 
 class Connection(Struct, frozen=True, kw_only=True):
@@ -206,11 +213,17 @@ class Health(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+def _unlimited(source: Source) -> Callable[[], None]:  # noqa: ARG001
+    return lambda: None
+
+
 class ReceiverContext(Struct, frozen=True, kw_only=True):
     """What RSO hands to a receiver.
 
     Attributes:
         identify: The source a connection belongs to, or ``None`` to refuse it; never blocks.
+        associate: Takes one of a source's associations and returns what gives it back; ``None``
+            when it has none left, or has used up its quota of today.
         data_dir: A folder of the receiver's own, made for it.
     """
 
@@ -218,6 +231,7 @@ class ReceiverContext(Struct, frozen=True, kw_only=True):
     identify: Callable[[Connection], Source | None]
     sources: Callable[[], Sequence[Source]]
     data_dir: Path
+    associate: Callable[[Source], Callable[[], None] | None] = _unlimited
 
 
 class Receiver(ABC):
@@ -239,6 +253,11 @@ class Receiver(ABC):
     def processes(cls, config: Any) -> int:  # noqa: ARG003  (a receiver may read it)
         """How many receive processes share its port; one unless the receiver can do more."""
         return 1
+
+    @classmethod
+    def certificates(cls, config: Any) -> Sequence[str]:  # noqa: ARG003  (a receiver may read it)
+        """PEM files of the certificates it shows; ``rso check`` warns before they end."""
+        return ()
 
     @abstractmethod
     async def start(self) -> Sequence[str]:

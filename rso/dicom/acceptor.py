@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any, Protocol
 
 import structlog
@@ -62,6 +63,9 @@ class Service(Protocol):
     def transfer_syntax(self, abstract_syntax: str, offered: Sequence[str]) -> str | None:
         """The Transfer Syntax to accept; empty: none of these; ``None``: not this service."""
 
+    def handshake_failed(self, peer_address: str, reason: str) -> None:
+        """A client showed a certificate that is not accepted."""
+
 
 class Acceptor:
     """Listens on sockets and runs a thread for each association."""
@@ -73,7 +77,7 @@ class Acceptor:
         self._threads: set[threading.Thread] = set()
         self._wires: set[Wire] = set()
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._waiting: dict[_Peer, None] = {}  # oldest first
         self._associated = 0
         self._by_address: Counter[str] = Counter()
         self._closing = threading.Event()
@@ -116,7 +120,12 @@ class Acceptor:
         thread = threading.Thread(target=run, name=target.__name__, daemon=True)
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._threads.discard(thread)
+            raise
 
     def _accept(
         self, listener: socket.socket, context: Callable[[], ssl.SSLContext] | None
@@ -129,69 +138,80 @@ class Acceptor:
                     return
                 time.sleep(0.05)  # out of descriptors: let some close
                 continue
-            host = str(address[0])
-            with self._lock:
-                full = (
-                    self._waiting >= self._limits.waiting
-                    or self._by_address[host] >= self._limits.per_address
-                )
-                if not full:
-                    self._waiting += 1
-                    self._by_address[host] += 1
-            if full:
+            peer = _Peer(sock, str(address[0]))
+            if not self._welcome(peer):
                 sock.close()
                 continue
-            self._spawn(self._serve, sock, host, context)
+            try:
+                self._spawn(self._serve, peer, context)
+            except RuntimeError:  # no more threads: others have to end first
+                log.error("no thread for a connection", peer=peer.host)
+                sock.close()
+                self._forget(peer)
 
-    def _serve(
-        self, sock: socket.socket, host: str, context: Callable[[], ssl.SSLContext] | None
-    ) -> None:
-        state = _State()
+    def _welcome(self, peer: "_Peer") -> bool:
+        """Let a connection wait for its association; whoever crowds makes room for it."""
+        with self._lock:
+            if self._by_address[peer.host] >= self._limits.per_address:
+                return False
+            if len(self._waiting) >= self._limits.waiting:
+                self._evict()
+            self._waiting[peer] = None
+            self._by_address[peer.host] += 1
+        return True
+
+    def _evict(self) -> None:
+        """End the longest wait of the address with the most: an honest peer waits briefly."""
+        crowds = Counter(p.host for p in self._waiting)
+        host = crowds.most_common(1)[0][0]
+        victim = next(p for p in self._waiting if p.host == host)
+        del self._waiting[victim]
+        with contextlib.suppress(OSError):
+            victim.sock.shutdown(socket.SHUT_RDWR)  # its thread wakes and ends
+
+    def _forget(self, peer: "_Peer") -> None:
+        with self._lock:
+            self._by_address[peer.host] -= 1
+            if not self._by_address[peer.host]:
+                del self._by_address[peer.host]
+            self._waiting.pop(peer, None)
+            if peer.associated:
+                self._associated -= 1
+
+    def _serve(self, peer: "_Peer", context: Callable[[], ssl.SSLContext] | None) -> None:
         try:
-            fingerprint = ""
-            if context is not None:
-                sock, fingerprint = self._shake_hands(sock, context())
-            link = Wire(sock)
+            fingerprint = self._shake_hands(peer, context()) if context is not None else ""
+            link = Wire(peer.sock)
             with self._lock:
                 self._wires.add(link)
             try:
-                self._associate(link, host, context is not None, fingerprint, state)
+                self._associate(link, peer, context is not None, fingerprint)
             except WireError as exc:
-                log.info("association ended", peer=host, reason=str(exc))
+                log.info("association ended", peer=peer.host, reason=str(exc))
                 self._abort(link)
             except Exception as exc:  # pynetdicom raises what it likes on malformed items
-                log.info("association aborted", peer=host, reason=type(exc).__name__)
+                log.info("association aborted", peer=peer.host, reason=type(exc).__name__)
                 self._abort(link)
             finally:
                 link.close()
                 with self._lock:
                     self._wires.discard(link)
-        except (OSError, ssl.SSLError) as exc:
-            log.info("connection dropped", peer=host, reason=str(exc))
-            sock.close()
+        except OSError as exc:  # ssl.SSLError among them
+            log.info("connection dropped", peer=peer.host, reason=str(exc))
+            if isinstance(exc, ssl.SSLCertVerificationError):
+                self._service.handshake_failed(peer.host, exc.verify_message)
         finally:
-            with self._lock:
-                self._by_address[host] -= 1
-                if not self._by_address[host]:
-                    del self._by_address[host]
-                if state.associated:
-                    self._associated -= 1
-                else:
-                    self._waiting -= 1
+            peer.sock.close()
+            self._forget(peer)
 
-    def _shake_hands(
-        self, sock: socket.socket, context: ssl.SSLContext
-    ) -> tuple[socket.socket, str]:
-        from hashlib import sha256  # noqa: PLC0415
-
-        sock.settimeout(self._limits.handshake_seconds)
-        try:
-            secure = context.wrap_socket(sock, server_side=True)
-        except OSError:
-            sock.close()
-            raise
+    def _shake_hands(self, peer: "_Peer", context: ssl.SSLContext) -> str:
+        """Begin TLS within a bound; the fingerprint of the client's certificate, if any."""
+        peer.sock.settimeout(self._limits.handshake_seconds)
+        secure = context.wrap_socket(peer.sock, server_side=True, do_handshake_on_connect=False)
+        peer.sock = secure
+        secure.do_handshake()  # the timeout bounds it as a whole
         certificate = secure.getpeercert(binary_form=True)
-        return secure, sha256(certificate).hexdigest() if certificate else ""
+        return sha256(certificate).hexdigest() if certificate else ""
 
     def _abort(self, link: Wire) -> None:
         pdu = A_ABORT_RQ()
@@ -199,9 +219,7 @@ class Acceptor:
         with contextlib.suppress(WireError, OSError):
             link.send([pdu.encode()], 2.0)
 
-    def _associate(
-        self, link: Wire, host: str, tls: bool, fingerprint: str, state: "_State"
-    ) -> None:
+    def _associate(self, link: Wire, peer: "_Peer", tls: bool, fingerprint: str) -> None:
         kind, length = link.read_head(self._limits.artim_seconds)
         if kind != wire.REQUEST:
             raise WireError("the first PDU is no A-ASSOCIATE-RQ")
@@ -212,11 +230,11 @@ class Acceptor:
         request = Request(
             calling_ae_title=str(asked.calling_ae_title).strip(),
             called_ae_title=str(asked.called_ae_title).strip(),
-            peer_address=host,
+            peer_address=peer.host,
             tls=tls,
             certificate_fingerprint=fingerprint,
         )
-        answer = self._admit(request, state)
+        answer = self._admit(request, peer)
         if isinstance(answer, Refusal):
             self._refuse(link, answer)
             return
@@ -226,15 +244,15 @@ class Acceptor:
         finally:
             answer.close()
 
-    def _admit(self, request: Request, state: "_State") -> Handler | Refusal:
+    def _admit(self, request: Request, peer: "_Peer") -> Handler | Refusal:
         answer = self._service.admit(request)
         if isinstance(answer, Refusal):
             return answer
         with self._lock:
             if self._associated < self._limits.associations and not self._closing.is_set():
                 self._associated += 1
-                self._waiting -= 1
-                state.associated = True
+                self._waiting.pop(peer, None)
+                peer.associated = True
                 return answer
         answer.close()
         return Refusal(result=2, source=3, reason=2)  # transient: local limit exceeded
@@ -305,5 +323,10 @@ class Acceptor:
             thread.join(max(until - time.monotonic(), 0.05))
 
 
-class _State:
-    associated = False
+class _Peer:
+    """A connection."""
+
+    def __init__(self, sock: socket.socket, host: str) -> None:
+        self.sock = sock
+        self.host = host
+        self.associated = False

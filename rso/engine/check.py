@@ -4,23 +4,15 @@ import asyncio
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from rso.core.errors import RsoError
 from rso.core.routing import Destination
+from rso.engine.check_port import Check, check_port
 from rso.engine.context import Engine
 from rso.engine.dispatch import make_sender
 from rso.engine.spool_files import Space
 
 __all__ = ["Check", "run_checks", "test_destination"]
-
-
-class Check(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    detail: str = ""
 
 
 async def run_checks(engine: Engine) -> list[Check]:
@@ -43,7 +35,7 @@ async def run_checks(engine: Engine) -> list[Check]:
     for name, (kind, config) in engine.plugins.notifiers.items():
         health = await kind(config).health()
         checks.append(Check(name=f"notifier {name}", ok=health.ok, detail=health.detail))
-    return checks
+    return checks + await check_port(engine)
 
 
 async def test_destination(engine: Engine, code: str) -> Check:

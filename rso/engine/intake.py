@@ -239,8 +239,13 @@ async def _note_batches(ledger: Ledger, records: Sequence[Record]) -> None:
 async def _note_alerts(ledger: Ledger, records: Sequence[Record]) -> None:
     for record in records:
         if isinstance(record, Alert):
+            facts = dict(record.facts)
             await audit.append(
-                ledger, actor="receiver", action=record.kind, facts=dict(record.facts)
+                ledger,
+                actor="receiver",
+                action=record.kind,
+                facility=facts.pop("facility", ""),
+                facts=facts,
             )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rso.core.transport import Buffer, Provenance, Receipt, WriteAhead
 from rso.dicom.header import scan_beginning, scan_header
 from rso.dicom.part10 import build_file_meta
 from rso.engine.quarantine import Quarantine
+from rso.engine.quotas import Quotas
 from rso.engine.spool_ahead import Announced, LogAhead
 from rso.engine.spool_log import Draft, SegmentLog
 from rso.engine.spool_segment import (
@@ -44,8 +45,9 @@ _MOST_PIECES = 512  # the system gathers at most 1024 in one write
 class LogSpool:
     """A write-ahead log in one folder, for one receiving process."""
 
-    def __init__(self, folder: Path, *, large: int = _LARGE) -> None:
+    def __init__(self, folder: Path, *, large: int = _LARGE, quotas: Quotas | None = None) -> None:
         self.log = SegmentLog(folder)
+        self.quotas = quotas
         self.large = min(large, self.log.files.size // 2)
         self.quarantine = Quarantine(folder.parent.parent / "quarantine")
 
@@ -100,6 +102,12 @@ class LogBatch:
         self._spool.log.space.require(size)
         if len(dataset) > _MOST_PIECES:
             dataset = [b"".join(dataset)]
+        with self._counted(size):
+            return self._append(dataset, size, announced, ahead)
+
+    def _append(
+        self, dataset: Sequence[Buffer], size: int, announced: Announced, ahead: WriteAhead | None
+    ) -> Receipt:
         draft = None
         record = ahead.finish(dataset) if isinstance(ahead, LogAhead) else None
         if record is not None and isinstance(ahead, LogAhead):
@@ -110,6 +118,20 @@ class LogBatch:
                 record.body.add(part)
         self._write(RecordType.INSTANCE, record, draft)
         return Receipt(record_id=record.record_id, header=record.header, size=size)
+
+    @contextlib.contextmanager
+    def _counted(self, size: int) -> Iterator[None]:
+        """Count an instance against the quotas, unless it is not kept after all."""
+        quotas = self._spool.quotas
+        if quotas is None:
+            yield
+            return
+        undo = quotas.take(self.provenance, size)
+        try:
+            yield
+        except BaseException:
+            undo()
+            raise
 
     def ahead(
         self, *, transfer_syntax_uid: str, sop_class_uid: str = "", sop_instance_uid: str = ""
@@ -183,7 +205,8 @@ class LogBatch:
             file=file.name,
         )
         body = Body(self._spool.log.segment, msgspec.msgpack.encode(said))
-        self._write(RecordType.LARGE, OpenRecord(record_id, header, body))
+        with self._counted(size):
+            self._write(RecordType.LARGE, OpenRecord(record_id, header, body))
 
     def _write(self, kind: RecordType, record: OpenRecord, draft: Draft | None = None) -> None:
         def records(segment: Segment) -> list[list[Buffer]]:

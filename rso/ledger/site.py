@@ -9,6 +9,7 @@ from msgspec import structs
 
 from rso.core.errors import ConfigError
 from rso.core.notifying import EVENTS, parse_quiet
+from rso.core.quota import Quota
 from rso.core.source import check_sources
 from rso.core.transport import Kind, Source
 from rso.ledger import tables
@@ -27,7 +28,7 @@ from rso.ledger.site_document import (
     UserEntry,
 )
 
-__all__ = ["all_sources", "export_site", "last_images", "load_site"]
+__all__ = ["all_sources", "export_site", "facility_quotas", "last_images", "load_site"]
 
 
 async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +157,7 @@ async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
         "allow_empty_demographics": entry.allow_empty_demographics or None,
         "retention_days": entry.retention_days,
         "turnaround": msgspec.to_builtins(entry.turnaround) or None,
+        "quota": msgspec.to_builtins(entry.quota) or None,
     }
     # What the document does not speak of stays.
     settings = {k: v for k, v in (settings | said).items() if v is not None}
@@ -213,6 +215,8 @@ async def _insert_source(
                     source.password, old["password_hash"] if old else ""
                 ),
                 "cleartext": source.cleartext,
+                "certificate": source.certificate.strip(),
+                "quota": msgspec.json.encode(source.quota).decode(),
                 "last_instance_at": old["last_instance_at"] if old else None,
             }
         ],
@@ -265,9 +269,21 @@ async def all_sources(ledger: Ledger) -> list[Source]:
             called_ae_title=row["called_ae_title"],
             password_hash=row["password_hash"],
             cleartext=bool(row["cleartext"]),
+            certificate=row["certificate"],
+            quota=msgspec.json.decode(row["quota"], type=Quota),
         )
         for row in rows
     ]
+
+
+async def facility_quotas(ledger: Ledger) -> dict[str, Quota]:
+    """The quotas of the facilities that have one, by code."""
+    rows = await ledger.fetch("SELECT code, settings FROM facility ORDER BY code")
+    found = {
+        row["code"]: msgspec.convert(msgspec.json.decode(row["settings"]).get("quota") or {}, Quota)
+        for row in rows
+    }
+    return {code: quota for code, quota in found.items() if quota != Quota()}
 
 
 async def last_images(ledger: Ledger) -> dict[tuple[str, str, str], Any]:
@@ -353,6 +369,7 @@ async def _facility(ledger: Ledger, row: Mapping[str, Any]) -> FacilityEntry:
         allow_empty_demographics=bool(settings.get("allow_empty_demographics")),
         retention_days=settings.get("retention_days"),
         turnaround=msgspec.convert(settings.get("turnaround") or {}, TurnaroundEntry),
+        quota=msgspec.convert(settings.get("quota") or {}, Quota),
         sources=[
             SourceEntry(
                 password=s.password_hash,

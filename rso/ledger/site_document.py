@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from rso.core.quota import Quota
 from rso.core.routing import Conditions, Hours
 from rso.core.transport import Kind
 
@@ -40,6 +41,8 @@ class SourceEntry(
     called_ae_title: str = ""
     password: str = ""
     cleartext: bool = False
+    certificate: str = ""
+    quota: Quota = Quota()
 
 
 class AttachmentEntry(
@@ -82,6 +85,7 @@ class FacilityEntry(
     allow_empty_demographics: bool = False
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     turnaround: TurnaroundEntry = TurnaroundEntry()
+    quota: Quota = Quota()
     sources: list[SourceEntry] = field(default_factory=list)
     radiologists: list[AttachmentEntry] = field(default_factory=list)
 

@@ -60,6 +60,8 @@ class Source(Table, tablename="source"):
     called_ae_title = Varchar(16, default="")
     password_hash = Text(default="")
     cleartext = Boolean(default=False)
+    certificate = Text(default="")  # PEM
+    quota = JSON(default="{}")  # core.quota.Quota
     last_instance_at = Timestamptz(null=True, default=None)
 
 

@@ -46,7 +46,7 @@ from rso.core.transport import (
     Spool,
     WriteAhead,
 )
-from rso.plugins.bans import Bans
+from rso.plugins.bans import Ban, Bans
 from rso.plugins.config import config_table
 from rso.plugins.messages import MESSAGES, MESSAGES_TILE, TELL_SOMEBODY
 from rso.plugins.registry import PluginInfo, Plugins, load_plugins
@@ -57,6 +57,7 @@ __all__ = [
     "TELL_SOMEBODY",
     "Action",
     "Attachment",
+    "Ban",
     "Bans",
     "Batch",
     "Buffer",

@@ -74,6 +74,9 @@ class Pacs:
         """Everything is taken as it is."""
         return offered[0]
 
+    def handshake_failed(self, peer_address: str, reason: str) -> None:
+        """It speaks no TLS."""
+
     def take(self, command: Command, transfer_syntax_uid: str, dataset: bytes) -> int:
         """Remember an instance and say what is answered."""
         uid = command.sop_instance_uid

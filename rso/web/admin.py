@@ -191,6 +191,7 @@ def _facility(form: dict[str, str], old: Entry) -> Entry:
     for row in _rows(form, "source", "identity"):
         kept = before.get((row.get("channel", ""), row["identity"]), {})
         source = {
+            **{k: kept[k] for k in ("certificate", "quota") if k in kept},  # set by site.toml
             "channel": row.get("channel", ""),
             "identity": row["identity"],
             "kind": row.get("kind", "technician"),

@@ -1,19 +1,16 @@
 """The receiver: declared sources, storage and verification, nothing else."""
 
 import asyncio
-import ssl
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import structlog
 from msgspec import Meta, Struct, field
 from pynetdicom.sop_class import uid_to_service_class
 
-from rso.core.source import explain_refusal
+from rso.core.source import explain_refusal, facility_concerned, is_expected
 from rso.dicom.acceptor import VERIFICATION, Acceptor, Limits, Refusal, Request
 from rso.dicom.dimse import Command
 from rso.dicom.elements import DEFLATED
@@ -37,6 +34,7 @@ from rso.plugins import (
     WriteAhead,
     hookimpl,
 )
+from rso_dicom_scp.tls import Certificates, Tls
 
 __all__ = ["DicomScp", "DicomScpConfig", "Tls", "rso_register_receivers"]
 
@@ -54,18 +52,6 @@ _STATUS = (
     (VolumeError, 0x0110),
 )
 _REFUSAL_DELAY = 0.2
-
-
-class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A second port that speaks TLS 1.2 or 1.3."""
-
-    certificate: Annotated[str, Meta(description="PEM file of the certificate chain")]
-    key: Annotated[str, Meta(description="PEM file of its key")]
-    port: Annotated[int, Meta(ge=0, le=65535, description="TLS port")] = 2762
-    ca: Annotated[str, Meta(description="PEM file of the CAs of client certificates")] = ""
-    require_client_certificate: Annotated[
-        bool, Meta(description="refuse clients without a certificate")
-    ] = False
 
 
 class DicomScpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,12 +80,17 @@ class DicomScp(Receiver):
     def __init__(self, config: DicomScpConfig, context: ReceiverContext) -> None:
         super().__init__(config, context)
         self._acceptor: Acceptor | None = None
-        self._bans = Bans()
+        self._bans = Bans(context.data_dir / "bans")
 
     @classmethod
     def processes(cls, config: DicomScpConfig) -> int:
         """As many as the configuration says."""
         return config.workers
+
+    @classmethod
+    def certificates(cls, config: DicomScpConfig) -> Sequence[str]:
+        """That of the TLS port."""
+        return (config.tls.certificate,) if config.tls is not None else ()
 
     async def start(self) -> Sequence[str]:
         """Listen on the plain port and, if configured, the TLS port."""
@@ -115,7 +106,7 @@ class DicomScp(Receiver):
             port = self._acceptor.listen(config.host, config.port, reuse_port=shared)
             addresses = [f"dicom://{config.host}:{port} (AE title {config.ae_title})"]
             if config.tls is not None:
-                certificates = _Certificates(config.tls)
+                certificates = Certificates(config.tls, self.context.sources)
                 port = self._acceptor.listen(
                     config.host, config.tls.port, reuse_port=shared, context=certificates.context
                 )
@@ -146,14 +137,15 @@ class DicomScp(Receiver):
             tls=request.tls,
             certificate_fingerprint=request.certificate_fingerprint,
         )
-        key = request.peer_address, request.calling_ae_title
-        source = None
-        if not self._bans.banned(key):
-            source = self._identify(connection)
+        banned = self._bans.banned(connection.peer_address, connection.identity)
+        source = None if banned else self._identify(connection)
         if source is None:
-            self._refused(connection, key)
+            self._refused(connection)
             return Refusal()
-        return _Handler(self, source, request)
+        give_back = self.context.associate(source)
+        if give_back is None:
+            return Refusal(result=2, source=3, reason=2)  # transient: local limit exceeded
+        return _Handler(self, source, request, give_back)
 
     def _identify(self, connection: Connection) -> Source | None:
         config = self.config
@@ -165,19 +157,33 @@ class DicomScp(Receiver):
             log.exception("source could not be identified")
             return None
 
-    def _refused(self, connection: Connection, key: tuple[str, str]) -> None:
-        if self._bans.failed(key):
-            reason = explain_refusal(connection, self.context.sources())
-            log.warning("association refused", peer=connection.peer_address, reason=reason)
-            try:
-                self.context.spool.alert(
-                    "association refused",
-                    {"peer": connection.peer_address, "calling": connection.identity,
-                     "reason": reason},
-                )  # fmt: skip
-            except RsoError as exc:
-                log.warning("alert could not be kept", reason=str(exc))
+    def _refused(self, connection: Connection) -> None:
+        sources = self.context.sources()
+        stranger = not is_expected(connection, sources)
+        if self._bans.failed(connection.peer_address, connection.identity, stranger=stranger):
+            self._alert(connection, explain_refusal(connection, sources))
         time.sleep(_REFUSAL_DELAY)
+
+    def _alert(self, connection: Connection, reason: str) -> None:
+        log.warning("association refused", peer=connection.peer_address, reason=reason)
+        facts = {
+            "peer": connection.peer_address,
+            "calling": connection.identity,
+            "called": connection.called_ae_title,
+            "reason": reason,
+            "facility": facility_concerned(connection, self.context.sources()),
+        }
+        try:
+            self.context.spool.alert("association refused", facts)
+        except RsoError as exc:
+            log.warning("alert could not be kept", reason=str(exc))
+
+    def handshake_failed(self, peer_address: str, reason: str) -> None:
+        """Tell of a client whose certificate is not accepted."""
+        connection = Connection(channel=self.name, identity="", peer_address=peer_address, tls=True)
+        # Not counted: behind the address may stand others, whose certificates are in order.
+        if self._bans.due(peer_address, "TLS"):
+            self._alert(connection, f"TLS: {reason}")
 
     def transfer_syntax(self, abstract_syntax: str, offered: Sequence[str]) -> str | None:
         """The first offered that RSO keeps as it is; any storage or private SOP Class."""
@@ -202,8 +208,11 @@ def _is_storage(uid: str) -> bool:
 class _Handler:
     """One association of a known source."""
 
-    def __init__(self, scp: DicomScp, source: Source, request: Request) -> None:
+    def __init__(
+        self, scp: DicomScp, source: Source, request: Request, give_back: Callable[[], None]
+    ) -> None:
         self._scp, self._source, self._request = scp, source, request
+        self._give_back = give_back
         self._batch: Batch | None = None
         self._ahead: WriteAhead | None = None
 
@@ -275,49 +284,12 @@ class _Handler:
     def close(self) -> None:
         """End the batch."""
         self._forget()
+        self._give_back()
         if self._batch is not None:
             try:
                 self._batch.close()
             except RsoError as exc:
                 log.warning("batch could not be closed", reason=str(exc))
-
-
-class _Certificates:
-    """The TLS context, made anew when its files change; associations that stand are kept."""
-
-    def __init__(self, config: Tls) -> None:
-        self._config = config
-        self._stamp: tuple[float, ...] = ()
-        self._lock = threading.Lock()
-        self.context()
-
-    def context(self) -> ssl.SSLContext:
-        """The current context."""
-        config = self._config
-        files = [f for f in (config.certificate, config.key, config.ca) if f]
-        try:
-            stamp = tuple(Path(f).stat().st_mtime for f in files)
-            with self._lock:
-                if stamp != self._stamp:
-                    self._made, self._stamp = self._make(), stamp
-                return self._made
-        except (OSError, ssl.SSLError) as exc:
-            if self._stamp:
-                log.error("certificates could not be read again", reason=str(exc))
-                return self._made
-            raise ConfigError(f"dicom_scp.tls: {exc}") from exc
-
-    def _make(self) -> ssl.SSLContext:
-        config = self._config
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM")
-        context.load_cert_chain(config.certificate, config.key)
-        if config.ca:
-            context.load_verify_locations(config.ca)
-            required = config.require_client_certificate
-            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-        return context
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from pyftpdlib.exceptions import AuthenticationFailed
 
-from rso.core.source import explain_refusal
+from rso.core.source import explain_refusal, facility_concerned
 from rso.plugins import Bans, Connection, ReceiverContext, RsoError, Source
 
 __all__ = ["Accounts"]
@@ -28,7 +28,7 @@ class Accounts:
 
     def __init__(self, context: ReceiverContext) -> None:
         self._context = context
-        self._bans = Bans(after=10)
+        self._bans = Bans(context.data_dir / "bans", after=10)
 
     def validate_authentication(self, username: str, password: str, handler: Any) -> None:
         """Set ``handler.source``, or refuse; every refusal looks and lasts the same."""
@@ -38,13 +38,13 @@ class Accounts:
             peer_address=handler.remote_ip,
             tls=bool(getattr(handler, "_ssl_established", False)),
         )
-        key = connection.peer_address, username
-        source = None if self._bans.banned(key) else self._identify(connection)
+        banned = self._bans.banned(connection.peer_address, username)
+        source = None if banned else self._identify(connection)
         hashed = source.password_hash if source else ""
         if self._verified(password, hashed) and source:
             handler.source = source
             return
-        if self._bans.failed(key):
+        if self._bans.failed(connection.peer_address, username):
             self._alert(connection, known=source is not None)
         raise AuthenticationFailed("Sign-in failed.")
 
@@ -72,6 +72,7 @@ class Accounts:
             "peer": connection.peer_address,
             "account": connection.identity,
             "reason": reason,
+            "facility": facility_concerned(connection, self._context.sources()),
         }
         try:
             self._context.spool.alert("ftp sign-in refused", facts)

@@ -11,7 +11,7 @@ import structlog
 from litestar import Request
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
 
-from rso.core.source import explain_refusal
+from rso.core.source import explain_refusal, facility_concerned
 from rso.engine.exams import find_exam
 from rso.ledger.people import verify_password
 from rso.ledger.tokens import find_source_token
@@ -41,7 +41,7 @@ class Callers:
 
     def __init__(self, context: ReceiverContext) -> None:
         self._context = context
-        self._bans = Bans(after=10)
+        self._bans = Bans(context.data_dir / "bans", after=10)
         self._verified: dict[str, float] = {}
 
     async def source(self, request: Ask) -> Source | None:
@@ -61,11 +61,11 @@ class Callers:
             raise NotAuthorizedException("broken Authorization header") from exc
         name, _, password = text.partition(":")
         connection = self._connection(request, name)
-        key = connection.peer_address, name
-        source = None if self._bans.banned(key) else self._context.identify(connection)
+        banned = self._bans.banned(connection.peer_address, name)
+        source = None if banned else self._context.identify(connection)
         if await self._is_password(password, source) and source is not None:
             return source
-        if self._bans.failed(key):
+        if self._bans.failed(connection.peer_address, name):
             self._alert(connection, known=source is not None)
         raise NotAuthorizedException("the source or its password is not known")
 
@@ -105,7 +105,12 @@ class Callers:
         reason = "wrong password"
         if not known:
             reason = explain_refusal(connection, self._context.sources())
-        facts = {"peer": connection.peer_address, "source": connection.identity, "reason": reason}
+        facts = {
+            "peer": connection.peer_address,
+            "source": connection.identity,
+            "reason": reason,
+            "facility": facility_concerned(connection, self._context.sources()),
+        }
         log.warning("upload refused", peer=connection.peer_address, reason=reason)
         try:
             self._context.spool.alert("http upload refused", facts)
