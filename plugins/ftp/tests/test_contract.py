@@ -372,7 +372,7 @@ def test_guesses_are_counted(server: Server) -> None:
         server.client()
     assert server.spool.alerts[0] == (
         "ftp sign-in refused",
-        {"peer": "127.0.0.1", "account": "north", "reason": "wrong password"},
+        {"peer": "127.0.0.1", "account": "north", "reason": "wrong password", "facility": "NORTH"},
     )
     server.client("south").close()
 
