@@ -53,6 +53,7 @@ proof: venv peers  ## the long forms of the promises' tests
 bench: venv peers  ## measure against DCMTK and Orthanc, as ratios
 	$(RUN)/python bench/receive.py
 	$(RUN)/python bench/channels.py
+	$(RUN)/python bench/web.py
 
 lock:  ## renew uv.lock after a change of dependencies
 	$(UV) lock

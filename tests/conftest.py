@@ -1,10 +1,5 @@
 """Fixtures of RSO's own tests."""
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +7,8 @@ import pydicom
 import pytest
 
 from rso.ledger import Ledger
+from rso.testing.fixtures import missing
+from rso.testing.postgres import find_postgres, running_postgres
 
 
 @pytest.fixture(scope="session")
@@ -23,39 +20,11 @@ def samples() -> Path:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL of its own in a temporary folder, reached by a socket."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        reason = "PostgreSQL is not installed"
-        if os.environ.get("RSO_REQUIRE_PEERS"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    binaries = found[-1].parent
-    folder = Path(tempfile.mkdtemp(prefix="rso-pg-"))
-    run = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if run:
-        account = pwd.getpwnam("postgres")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    data = folder / "data"
-    subprocess.run(
-        [*run, binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8"],
-        check=True,
-        capture_output=True,
-    )
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-    subprocess.run(
-        [*run, binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"],
-        check=True,
-        capture_output=True,
-    )
-    try:
-        yield f"postgresql://postgres@/postgres?host={folder}"
-    finally:
-        subprocess.run(
-            [*run, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"],
-            check=True,
-            capture_output=True,
-        )
-        shutil.rmtree(folder, ignore_errors=True)
+    binaries = find_postgres()
+    if binaries is None:
+        missing("PostgreSQL")
+    with running_postgres(binaries) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
