@@ -39,22 +39,38 @@ _COLUMNS = (
     "id, facility, study, sop_instance_uid, sop_class_uid, series_instance_uid,"
     " transfer_syntax_uid, digest, size, batch, received_at"
 )
-# One statement makes the instances of all exams: the exam's own key, changed, is its Study's.
+# One statement makes the instances of all exams; the exam's own key stands for its Study's.
 _INSTANCES = {
     "sqlite": f"""
         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ? - 1)
         INSERT INTO instance ({_COLUMNS})
-        SELECT printf('%s%06x', substr(e.id, 1, 30), n.i * 131072 + e.rank), e.facility, e.id,
+        SELECT printf('%08x-0000-7000-8000-000000000000', e.rank * 1000 + n.i), e.facility, e.id,
                e.number || n.i, '1.2', '1.2.3', '1.2.840', e.number, 524288, e.id, e.created_at
         FROM (SELECT *, row_number() OVER () AS rank FROM exam) e CROSS JOIN n""",
     "postgres": f"""
         INSERT INTO instance ({_COLUMNS})
-        SELECT (substr(e.id::text, 1, 30) || lpad(to_hex(n.i * 131072 + e.rank), 6, '0'))::uuid,
+        SELECT (lpad(to_hex(e.rank * 1000 + n.i), 8, '0') || '-0000-7000-8000-000000000000')::uuid,
                e.facility, e.id, e.number || n.i, '1.2', '1.2.3', '1.2.840', e.number, 524288,
                e.id, e.created_at
         FROM (SELECT *, row_number() OVER () AS rank FROM exam) e,
              generate_series(0, ? - 1) AS n(i)""",
 }
+_INDEXES = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'index'"
+    " AND tbl_name = 'instance' AND sql IS NOT NULL",
+    "postgres": "SELECT indexname AS name, indexdef AS sql FROM pg_indexes"
+    " WHERE tablename = 'instance' AND indexname NOT LIKE '%_pkey'",
+}
+
+
+async def make_instances(ledger: Ledger) -> None:
+    """Every exam's instances; the indexes are built when they are there, which is quicker."""
+    indexes = await ledger.fetch(_INDEXES[ledger.kind])
+    for index in indexes:
+        await ledger.execute(f"DROP INDEX {index['name']}")
+    await ledger.execute(_INSTANCES[ledger.kind], PER_EXAM)
+    for index in indexes:
+        await ledger.execute(index["sql"])
 
 
 async def fill(url: str, exams: int) -> dict[str, str]:
@@ -96,7 +112,7 @@ async def fill(url: str, exams: int) -> dict[str, str]:
     async with ledger.transaction():
         await ledger.insert_rows(tables.Exam, rows)
         await ledger.insert_rows(tables.Delivery, deliveries)
-        await ledger.execute(_INSTANCES[ledger.kind], PER_EXAM)
+        await make_instances(ledger)
     await ledger.execute("ANALYZE")
     found = await ledger.fetch("SELECT count(*) AS n FROM instance")
     assert found[0]["n"] == exams * PER_EXAM
@@ -170,8 +186,7 @@ def compare(name: str, urls: tuple[str, str], scale: float, rounds: int) -> list
             ("list", "coordinator", lambda _: {}),
             ("list of a small facility", "small facility", lambda _: {}),
             ("newest first", "coordinator", lambda _: {"sort": "newest"}),
-            ("one modality, nobody's", "coordinator",
-             lambda _: {"modality": "MR", "owner": "nobody"}),
+            ("nobody's", "coordinator", lambda _: {"owner": "nobody"}),
             ("search by number", "coordinator", lambda w: {"search": w["number"]}),
             ("search by the beginning of it", "coordinator", lambda w: {"search": w["number"][:4]}),
             ("search by name", "coordinator", lambda w: {"search": w["name"]}),

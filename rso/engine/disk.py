@@ -43,7 +43,7 @@ def volumes(settings: Settings) -> list[Volume]:
 
 
 def spool_bytes(settings: Settings) -> int:
-    """Bytes that are acknowledged or on their way in, and not in the archive yet."""
+    """Bytes that the spool takes on disk, space laid out ahead included."""
     total = 0
     for folder, _, files in os.walk(settings.data_dir / "spool"):
         for name in files:

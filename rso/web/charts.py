@@ -8,7 +8,7 @@ from msgspec import Struct
 __all__ = ["Series", "bars_svg", "range_svg"]
 
 _WIDTH, _HEIGHT = 720, 180
-_LEFT, _TOP, _BOTTOM = 44, 10, 22
+_LEFT, _TOP, _BOTTOM = 46, 18, 30
 
 
 class Series(Struct, frozen=True, kw_only=True):
@@ -26,6 +26,14 @@ def _nice(value: float) -> int:
             if step * factor >= value:
                 return step * factor
         step *= 10
+
+
+def _short(value: float) -> str:
+    """``500``, ``2k``, ``1.5M``."""
+    for size, sign in ((1_000_000, "M"), (1_000, "k")):
+        if value >= size:
+            return f"{value / size:g}{sign}"
+    return f"{value:.0f}"
 
 
 def bars_svg(
@@ -49,9 +57,8 @@ def bars_svg(
         y = _TOP + plot * (1 - share)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if share in {0.0, 1.0} or top % 2 == 0:
-            parts.append(
-                f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{top * share:,.0f}</text>'
-            )
+            said = _short(top * share)
+            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
     for i, label in enumerate(labels):
         x = _LEFT + i * slot + slot * 0.1
         for j, one in enumerate(series):

@@ -171,7 +171,7 @@ async def _disk(engine: Engine, registry: CollectorRegistry) -> None:
         free.labels(volume.holds).set(volume.free)
         size.labels(volume.holds).set(volume.size)
         low.labels(volume.holds).set(volume.low_water)
-    held = _gauge(registry, "rso_spool_bytes", "Acknowledged and not in the archive yet")
+    held = _gauge(registry, "rso_spool_bytes", "Taken by the spool, space laid out ahead included")
     held.set(await asyncio.to_thread(spool_bytes, engine.settings))
 
 

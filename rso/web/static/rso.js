@@ -16,3 +16,6 @@ document.addEventListener("click", async (event) => {
   const { ok, detail } = await answer.json();
   output.textContent = `${ok ? "✔" : "✕"} ${detail || ""}`;
 });
+// On a narrow screen the menu scrolls: the page one is on is in sight.
+const here = document.querySelector(".bar [aria-current]");
+if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 24;
