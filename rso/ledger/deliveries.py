@@ -17,6 +17,7 @@ __all__ = [
     "deliveries_of",
     "ensure_delivery",
     "give_back",
+    "hurry_items",
     "next_due",
     "recount",
     "release_items",
@@ -223,14 +224,27 @@ async def resume_items(
     touched = await ledger.fetch(
         "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?,"  # noqa: S608
         f" lease_owner = '', lease_until = NULL WHERE state IN {states} AND {where}"
-        # What has left the archive cannot be sent any more.
-        " AND instance IN (SELECT id FROM instance WHERE purged_at IS NULL)"
+        # Not what has left the archive, whose identity is in question, or whose exam is cancelled.
+        " AND EXISTS (SELECT 1 FROM instance i JOIN study s ON s.id = i.study"
+        " JOIN exam e ON e.id = s.exam WHERE i.id = delivery_item.instance"
+        " AND i.purged_at IS NULL AND s.state = 'matched' AND e.status <> 'cancelled')"
         " RETURNING delivery",
         now(),
         value,
     )
     await recount(ledger, sorted({row["delivery"] for row in touched}))
     return len(touched)
+
+
+async def hurry_items(ledger: Ledger, destination: str) -> None:
+    """Make everything due at once that waits for its next try."""
+    await ledger.execute(
+        "UPDATE delivery_item SET next_at = ? WHERE destination = ? AND state = 'pending'"
+        " AND next_at > ?",
+        now(),
+        destination,
+        now(),
+    )
 
 
 async def deliveries_of(ledger: Ledger, exam_id: str) -> list[dict[str, Any]]:

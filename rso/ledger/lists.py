@@ -11,7 +11,6 @@ from rso.ledger.ledger import Ledger
 __all__ = [
     "audit_actions",
     "audit_entries",
-    "destinations",
     "exam_instances",
     "facilities_of",
     "message_counts",
@@ -43,25 +42,6 @@ async def facilities_of(ledger: Ledger, facilities: Sequence[str] | None) -> lis
     return await ledger.fetch(
         f"SELECT code, name FROM facility WHERE {where} ORDER BY code",  # noqa: S608
         *values,
-    )
-
-
-async def destinations(
-    ledger: Ledger, facilities: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Destinations of those who read for these facilities, with what waits for each.
-
-    ``shared`` says that one serves other facilities too.
-    """
-    where, values = _limit(facilities, "a.facility")
-    reads = "EXISTS (SELECT 1 FROM attachment a WHERE a.radiologist = d.radiologist AND"
-    mine = "1 = 1" if facilities is None else f"{reads} {where})"
-    return await ledger.fetch(
-        "SELECT d.*, (SELECT count(*) FROM delivery_item i WHERE i.destination = d.code"  # noqa: S608
-        " AND i.state = 'pending') AS waiting, (SELECT count(*) FROM delivery_item i"
-        " WHERE i.destination = d.code AND i.state = 'stopped') AS stopped,"
-        f" {reads} NOT ({where})) AS shared FROM destination d WHERE {mine} ORDER BY d.code",
-        *(values if facilities is None else [*values, *values]),
     )
 
 

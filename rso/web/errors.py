@@ -16,6 +16,7 @@ from rso.core.errors import (
     NotDicomError,
     OwnerError,
     RefusedError,
+    RoutingError,
     RsoError,
 )
 from rso.ledger import LedgerUnavailable
@@ -36,6 +37,7 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (ExamError, 404),
     (MatchingError, 409),
     (ConfigError, 400),
+    (RoutingError, 404),
     (RsoError, 500),
 )
 _TITLES = {

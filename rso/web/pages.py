@@ -1,9 +1,9 @@
-"""The pages of a working day: a new exam, an exam, holds, deliveries."""
+"""The pages of a working day: a new exam, an exam, holds."""
 
 from typing import Any
 
 from litestar import Request, Response, get, post
-from litestar.exceptions import NotFoundException, PermissionDeniedException
+from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
@@ -11,7 +11,7 @@ from rso.core.errors import ExamError
 from rso.core.exam import Patient, Priority
 from rso.core.names import parse_birth_date
 from rso.core.number import format_number
-from rso.engine.delivery_control import pause_destination, retry_delivery
+from rso.engine.delivery_control import retry_delivery
 from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, complete_exam, create_exam, find_exam
 from rso.engine.holds import (
@@ -26,7 +26,6 @@ from rso.engine.owners import assignable, owner_of
 from rso.ledger.deliveries import deliveries_of
 from rso.ledger.holds import find_holds
 from rso.ledger.lists import (
-    destinations,
     exam_instances,
     facilities_of,
     recent_audit,
@@ -246,32 +245,6 @@ async def decide_hold(request: Ask, hold_id: FromPath[str]) -> Response[Any]:
     return Redirect("/holds", status_code=303)
 
 
-@get("/deliveries")
-async def delivery_page(request: Ask) -> Template:
-    """Every destination: what waits, what fails and why."""
-    me = await signed_in(request)
-    me.require("coordinator", "auditor")
-    found = await destinations(engine_of(request).ledger, me.person.facilities)
-    return page(request, "deliveries.html", me, destinations=found)
-
-
-@post("/deliveries/{code:str}", status_code=303)
-async def pause(request: Ask, code: FromPath[str]) -> Redirect:
-    """Pause a destination, or let it go on."""
-    me = await signed_in(request)
-    me.require("coordinator")
-    form = await checked_form(request)
-    engine = engine_of(request)
-    found = await destinations(engine.ledger, me.person.facilities)
-    destination = next((row for row in found if row["code"] == code), None)
-    if destination is None:
-        raise NotFoundException("no destination is called like that")
-    if me.person.facilities is not None and destination["shared"]:
-        raise PermissionDeniedException("this destination serves other facilities too")
-    await pause_destination(engine, code, paused=form.get("do") == "pause")
-    return Redirect("/deliveries", status_code=303)
-
-
 HANDLERS = [
     new_exam,
     make_exam,
@@ -281,6 +254,4 @@ HANDLERS = [
     hold_list,
     hold_page,
     decide_hold,
-    delivery_page,
-    pause,
 ]

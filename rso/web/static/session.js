@@ -1,5 +1,10 @@
 // A session ends without use, and at its latest: said in time, extended by one press or by typing.
 const body = document.body;
+// What a page asks by itself, without a hand on it, is no sign of a person at the desk.
+document.addEventListener("htmx:configRequest", (event) => {
+  const by = event.detail.triggeringEvent;
+  if (!by || !by.isTrusted) event.detail.headers["X-Unattended"] = "1";
+});
 if (body.dataset.idle) {
   const idle = Number(body.dataset.idle) * 1000;
   const warn = Math.min(120000, idle / 3);
