@@ -18,6 +18,7 @@ from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
 from rso.engine.thumbnails import THUMBNAILS, Thumbnails
 from rso.web import (
+    acknowledge,
     active_list,
     admin,
     admin_people,
@@ -42,6 +43,7 @@ from rso.web.client import session_limits
 from rso.web.errors import answer_error
 from rso.web.live import Live
 from rso.web.monitoring import HTTP_METRICS
+from rso.web.words import notice_words
 
 __all__ = ["create_app"]
 
@@ -84,6 +86,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             *download.HANDLERS,
             *holds_api.HANDLERS,
             *notifying.HANDLERS,
+            *acknowledge.HANDLERS,
             *security.HANDLERS,
             *reset.HANDLERS,
             *thumbnails.HANDLERS,
@@ -101,7 +104,9 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         template_config=TemplateConfig(
             directory=_WEB / "templates",
             engine=JinjaTemplateEngine,
-            engine_callback=lambda engine: engine.engine.globals.update(asset=asset),
+            engine_callback=lambda engine: engine.engine.globals.update(
+                asset=asset, notice_words=notice_words
+            ),
         ),
         openapi_config=OpenAPIConfig(
             title="RSO",

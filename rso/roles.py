@@ -26,6 +26,7 @@ from rso.core.transport import Connection, Receiver, ReceiverContext, Source
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.dispatch import Dispatcher
+from rso.engine.escalation import run_escalation
 from rso.engine.intake_loop import IntakeLoop
 from rso.engine.notify_loop import run_notifications
 from rso.engine.outbox import run_outbox
@@ -167,6 +168,7 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
             run_turnaround(engine, stop),
             run_outbox(engine, owner, stop),
             run_notifications(engine, owner, stop),
+            run_escalation(engine, owner, stop),
             Dispatcher(engine, owner).run(stop),
             _keep_snapshot(engine, stop),
             run_purge(engine, stop),

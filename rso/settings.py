@@ -87,6 +87,9 @@ class Notify(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     language: Annotated[str, Meta(description="language of messages: en, de")] = "en"
     templates: Annotated[str, Meta(description="folder of your own templates; empty: RSO's")] = ""
     expire_hours: Annotated[float, Meta(gt=0, description="an older message is not sent")] = 12.0
+    per_minute: Annotated[
+        int, Meta(ge=1, description="most messages a minute; STAT exams are told at once")
+    ] = 120
 
 
 class Turnaround(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

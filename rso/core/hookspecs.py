@@ -25,6 +25,7 @@ __all__ = [
     "rso_exam_created",
     "rso_exam_delivered",
     "rso_exam_matched",
+    "rso_exam_overdue",
     "rso_exam_settled",
     "rso_identify_source",
     "rso_make_exam_number",
@@ -173,6 +174,11 @@ def rso_study_held(exam: Exam | None, hold: str, reason: str) -> None:
 @hookspec
 def rso_exam_matched(exam: Exam) -> None:
     """React to images that joined an exam."""
+
+
+@hookspec
+def rso_exam_overdue(exam: Exam) -> None:
+    """React to an exam that was not delivered within its turnaround target."""
 
 
 @hookspec

@@ -17,6 +17,7 @@ __all__ = [
     "QuietHours",
     "breaks_quiet",
     "fit_sms",
+    "is_awake",
     "is_gsm7",
     "mask",
     "parse_quiet",
@@ -27,12 +28,14 @@ __all__ = [
 EVENTS = {
     "exam_created": frozenset({"technician"}),
     "exam_matched": frozenset[str](),
+    "exam_settled": frozenset[str](),
     "study_held": frozenset({"coordinator"}),
+    "exam_overdue": frozenset({"technician", "coordinator"}),
     "delivery_failed": frozenset({"coordinator"}),
     "exam_delivered": frozenset({"radiologist"}),
     "manual": frozenset({"customer", "technician", "coordinator", "admin", "radiologist"}),
 }
-# These break quiet hours: somebody waits, or may be harmed.
+# These may break quiet hours: somebody waits, or may be harmed.
 _URGENT_EVENTS = frozenset({"study_held", "delivery_failed"})
 
 _GSM7 = frozenset(
@@ -120,9 +123,25 @@ def wants(role: str, event: str, chosen: Sequence[str], priority: str = "") -> b
     return role in EVENTS.get(event, frozenset[str]())
 
 
-def breaks_quiet(event: str, priority: str) -> bool:
-    """Whether it cannot wait for the morning."""
-    return event in _URGENT_EVENTS or priority == "stat"
+def breaks_quiet(event: str, priority: str, consent: str = "", *, on_call: bool = False) -> bool:
+    """Whether it does not wait for the morning.
+
+    Args:
+        event: What happened.
+        priority: Of the exam.
+        consent: ``yes``: STAT, holds and stopped deliveries may come at any hour; ``no``: nothing
+            does; empty: only what one is told as the one on call.
+        on_call: Whether it is told to the one on call.
+    """
+    if on_call:
+        return consent != "no"
+    return consent == "yes" and (event in _URGENT_EVENTS or priority == "stat")
+
+
+def is_awake(quiet: str, timezone: str, consent: str, at: datetime) -> bool:
+    """Whether a contact takes what is told to the one on call at a moment."""
+    hours = parse_quiet(quiet, timezone)
+    return hours is None or hours.until(at) is None or consent != "no"
 
 
 def is_gsm7(text: str) -> bool:
@@ -130,16 +149,27 @@ def is_gsm7(text: str) -> bool:
     return all(letter in _GSM7 or letter in _GSM7_EXTENDED for letter in text)
 
 
-def fit_sms(text: str) -> str:
-    """The text within one SMS: 160 characters of GSM 03.38, or 70 of anything else."""
+def fit_sms(text: str, keep: str = "") -> str:
+    """The text within one SMS: 160 characters of GSM 03.38, or 70 of anything else.
+
+    Args:
+        text: What to say.
+        keep: What is not cut, where it stands at the end (a link): the words before it are.
+    """
     most = 160 if is_gsm7(text) else 70
-    size = sum(2 if letter in _GSM7_EXTENDED and most == 160 else 1 for letter in text)
-    if size <= most:
+
+    def size(part: str) -> int:
+        return sum(2 if c in _GSM7_EXTENDED and most == 160 else 1 for c in part)
+
+    if size(text) <= most:
         return text
-    while size > most - 3:
-        size -= 2 if text[-1] in _GSM7_EXTENDED and most == 160 else 1
+    end = f"... {keep}" if keep and text.endswith(keep) else "..."
+    if size(end) > most:
+        end = "..."
+    text = text.removesuffix(keep) if end != "..." else text
+    while size(text) + size(end) > most:
         text = text[:-1]
-    return f"{text}..."
+    return text + end
 
 
 def mask(address: str) -> str:

@@ -30,15 +30,21 @@ def _environment(folder: str, language: str) -> SandboxedEnvironment:
     )
 
 
-def notice_of(settings: Settings, event: str, exam: Exam | None, *, code: str = "") -> Notice:
-    """What a template may say of an exam: never anything of its patient."""
+def notice_of(
+    settings: Settings, event: str, exam: Exam | None, *, code: str = "", matter: str = ""
+) -> Notice:
+    """What a template may say of an exam: never anything of its patient.
+
+    The link of a ``matter`` leads to where its receiver says that they see to it.
+    """
     site, base = settings.site.name, settings.base_url
+    acknowledge = f"{base}/acknowledge/{matter}" if matter else ""
     if exam is None:
-        return Notice(event=event, site=site, link=f"{base}/holds", code=code)
+        return Notice(event=event, site=site, link=acknowledge or f"{base}/holds", code=code)
     return Notice(
         event=event,
         site=site,
-        link=f"{base}/exams/{exam.number}",
+        link=acknowledge or f"{base}/exams/{exam.number}",
         tail=exam.number[-4:],
         exam_number=format_number(exam.number),
         priority=exam.priority.value,
@@ -71,7 +77,7 @@ def write_message(
     subject, _, body = text.strip().partition("\n")
     body = body.strip()
     if channel == "sms":
-        body = fit_sms(" ".join(body.split()))
+        body = fit_sms(" ".join(body.split()), keep=notice.link)
     elif leave_link and channel == "email":
         body = f"{body}\n\n--\n{notice.site}: {leave_link}"
     return Message(

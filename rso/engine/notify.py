@@ -5,13 +5,16 @@ before it could note that.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from rso.core.exam import Exam, Origin
 from rso.core.notifying import EVENTS, mask, wants
+from rso.core.on_call import needs_a_person, next_on_call
 from rso.engine.context import Engine
+from rso.engine.matters import duty_of, open_matter
 from rso.ledger import Ledger, audit
 from rso.ledger.contacts import people_of_facility, usable_contacts
 from rso.ledger.exams import now
@@ -24,6 +27,7 @@ __all__ = [
     "notify_people",
     "reachable",
     "retry_notification",
+    "write_notification",
 ]
 
 _ROLES = ("customer", "technician", "coordinator", "admin")
@@ -50,25 +54,53 @@ async def reachable(engine: Engine, facility: str) -> list[dict[str, Any]]:
 
 
 async def notify_event(
-    engine: Engine, event: str, exam: Exam | None, facts: Mapping[str, Any] | None = None
+    engine: Engine,
+    event: str,
+    exam: Exam | None,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    at: datetime | None = None,
 ) -> int:
     """Tell everybody who wants to hear of an event, each on the first channel that works.
 
     Once per exam, event and cause (a destination and its code); holds without an exam are told
-    once in ten minutes a facility.
+    once in ten minutes a facility. What needs a person is told to those on call by escalation,
+    one after another; everybody else hears of it here.
     """
     if event not in EVENTS or (event == "exam_created" and exam and exam.origin is Origin.IMAGES):
         return 0
-    ledger, facts = engine.ledger, facts or {}
+    ledger, facts, at = engine.ledger, facts or {}, at or now()
     if exam is not None:
         facility = exam.facility
         about = f"{exam.id}:{facts.get('destination', '')}:{facts.get('code', '')}"
     else:
         facility = await _facility_of_hold(ledger, str(facts.get("hold", "")))
-        about = f"{facility}:{int(now().timestamp()) // _ONE_DIGEST_SECONDS}"
+        about = f"{facility}:{int(at.timestamp()) // _ONE_DIGEST_SECONDS}"
+    async with ledger.transaction():
+        matter, in_turn = "", list[str]()
+        duty = await duty_of(ledger, facility)
+        if duty.on_call and needs_a_person(event, exam.priority if exam else None):
+            matter = await open_matter(
+                ledger, event, exam, facility=facility, about=about, hold=str(facts.get("hold", ""))
+            )
+            in_turn = next_on_call(duty.on_call, at)
+        return await _tell_roles(engine, event, exam, facility, about, matter, in_turn)
+
+
+async def _tell_roles(
+    engine: Engine,
+    event: str,
+    exam: Exam | None,
+    facility: str,
+    about: str,
+    matter: str,
+    in_turn: Sequence[str],
+) -> int:
+    ledger = engine.ledger
     people = [
         ("user", person["email"], person["role"])
         for person in await people_of_facility(ledger, facility, _ROLES)
+        if person["email"] not in in_turn
     ]
     if exam is not None:
         people += [("radiologist", code, "radiologist") for code in await _readers(ledger, exam)]
@@ -81,8 +113,10 @@ async def notify_event(
             and wants(role, event, contact["events"].split(), exam.priority.value if exam else "")
         ]
         if contacts:
-            dedupe = f"notify:{about}:{event}:{kind}:{owner}"
-            written += await _write(ledger, event, exam, contacts, dedupe=dedupe)
+            written += await write_notification(
+                ledger, event, exam, contacts, facility=facility, matter=matter,
+                dedupe=f"notify:{about}:{event}:{kind}:{owner}",
+            )  # fmt: skip
     return written
 
 
@@ -137,9 +171,10 @@ async def notify_people(
                 press = int(now().timestamp()) // _ONE_PRESS_SECONDS
                 dedupe = f"notify:{exam.id}:manual:{email}:{channel}:{press}"
                 others = [c for c in contacts if c["channel"] not in channels]
-                written += await _write(
-                    ledger, "manual", exam, [*own[:1], *others], dedupe=dedupe, actor=actor
-                )
+                written += await write_notification(
+                    ledger, "manual", exam, [*own[:1], *others], facility=exam.facility,
+                    dedupe=dedupe, actor=actor,
+                )  # fmt: skip
         if written:
             facts = {
                 "people": ", ".join(sorted(set(chosen) & set(within))),
@@ -171,31 +206,56 @@ async def exam_notes(ledger: Ledger, exam: Exam) -> list[dict[str, str]]:
     return notes[::-1]
 
 
-async def _write(
+async def write_notification(
     ledger: Ledger,
     event: str,
     exam: Exam | None,
     contacts: Sequence[Mapping[str, Any]],
     *,
+    facility: str,
     dedupe: str,
     actor: str = "",
+    matter: str = "",
+    on_call: bool = False,
+    at: datetime | None = None,
 ) -> int:
+    """Write one message to one person: to the first contact, and to the next if that fails.
+
+    Args:
+        ledger: The ledger.
+        event: What happened.
+        exam: What it is about.
+        contacts: Of one person, the preferred first; at least one.
+        facility: Whose message it is.
+        dedupe: A message with the same text is written once.
+        actor: Who asked for it; empty: an event did.
+        matter: What its receiver can acknowledge.
+        on_call: It is told to the one on call.
+        at: When it is due; now by default.
+
+    Returns:
+        0 when it was written before.
+    """
     first = contacts[0]
     payload = {
         "contact": str(first["id"]),
         "others": [str(contact["id"]) for contact in contacts[1:]],
         "priority": exam.priority.value if exam else "",
         "actor": actor,
+        "matter": matter,
+        "on_call": on_call,
     }
     return await add_to_outbox(
         ledger,
         "notify",
         event,
         exam=exam.id if exam else None,
+        facility=facility,
         payload=payload,
         dedupe=dedupe,
         recipient=first["owner"],
         channel=first["channel"],
+        at=at,
     )
 
 
@@ -207,7 +267,8 @@ async def exam_notifications(
     where, values = ("o.exam = ?", [exam_id]) if exam_id else ("1 = 1", [])
     if facilities is not None:
         marks = ",".join("?" * len(facilities)) or "''"
-        where, values = f"{where} AND e.facility IN ({marks})", [*values, *facilities]
+        where += f" AND (o.facility IN ({marks}) OR e.facility IN ({marks}))"
+        values = [*values, *facilities, *facilities]
     rows = await ledger.fetch(
         "SELECT o.*, e.number FROM outbox o LEFT JOIN exam e ON e.id = o.exam"  # noqa: S608
         f" WHERE o.kind = 'notify' AND {where} ORDER BY o.created_at DESC, o.id DESC LIMIT ?",

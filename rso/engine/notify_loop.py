@@ -16,8 +16,10 @@ from rso.core.transport import Notifier
 from rso.engine.context import Engine
 from rso.engine.notices import notice_of, write_message
 from rso.engine.notify import said
+from rso.engine.pace import Pace
 from rso.ledger import audit
 from rso.ledger.exams import exam_by_id, now
+from rso.ledger.outbox import claim_outbox, give_back_outbox
 
 __all__ = ["open_notifiers", "run_notifications", "send_due"]
 
@@ -30,6 +32,9 @@ _TRIES_PER_CHANNEL = 4
 _FOLLOW_SECONDS = 20.0
 _FOLLOW_HOURS = 24
 _AT_ONCE = 4
+_BEYOND_PACE = (
+    "(state = 'accepted' OR (SELECT e.priority FROM exam e WHERE e.id = outbox.exam) = 0)"
+)
 Row = dict[str, Any]
 
 
@@ -40,10 +45,13 @@ def open_notifiers(engine: Engine) -> dict[str, Notifier]:
 
 async def run_notifications(engine: Engine, owner: str, stop: asyncio.Event) -> None:
     """Send messages until ``stop`` is set."""
+    # What an earlier life of this process was sending is sent again at once.
+    await give_back_outbox(engine.ledger, "notify", owner.rsplit("/", 1)[0] + "/")
     notifiers = open_notifiers(engine)
+    pace = Pace(engine.settings.notify.per_minute)
     try:
         while not stop.is_set():
-            if not await send_due(engine, owner, notifiers):
+            if not await send_due(engine, owner, notifiers, pace=pace):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _IDLE_SECONDS)
     finally:
@@ -53,22 +61,26 @@ async def run_notifications(engine: Engine, owner: str, stop: asyncio.Event) -> 
 
 
 async def send_due(
-    engine: Engine, owner: str, notifiers: Mapping[str, Notifier], *, at: datetime | None = None
+    engine: Engine,
+    owner: str,
+    notifiers: Mapping[str, Notifier],
+    *,
+    at: datetime | None = None,
+    pace: Pace | None = None,
 ) -> int:
-    """Send or follow what is due; returns how many messages were looked at."""
+    """Send or follow what is due; returns how many messages were looked at.
+
+    Beyond the pace only STAT exams are told, and only what was sent is followed.
+    """
     at = at or now()
-    skip = " FOR UPDATE SKIP LOCKED" if engine.ledger.kind == "postgres" else ""
-    rows = await engine.ledger.fetch(
-        "UPDATE outbox SET lease_owner = ?, lease_until = ? WHERE id IN ("  # noqa: S608
-        "SELECT id FROM outbox WHERE kind = 'notify' AND state IN ('queued', 'accepted')"
-        " AND done_at IS NULL AND next_at <= ? AND (lease_until IS NULL OR lease_until < ?)"
-        f" ORDER BY next_at, id LIMIT ?{skip}) RETURNING *",
-        owner,
-        at + timedelta(seconds=_LEASE_SECONDS),
-        at,
-        at,
-        _AT_ONCE,
-    )
+    left = pace.left(at) if pace else _AT_ONCE
+    rows = await claim_outbox(
+        engine.ledger, owner, at, kind="notify", states=("queued", "accepted"),
+        limit=min(left, _AT_ONCE) or _AT_ONCE, seconds=_LEASE_SECONDS,
+        only="1 = 1" if left else _BEYOND_PACE,
+    )  # fmt: skip
+    if pace:
+        pace.take(sum(row["state"] == "queued" for row in rows))
     async with asyncio.TaskGroup() as group:
         for row in rows:
             group.create_task(_handle(engine, owner, notifiers, row, at))
@@ -113,12 +125,22 @@ async def _send(
         return _next_channel(row, payload, "not reachable there any more", at, contact)
     quiet = parse_quiet(contact["quiet"], contact["timezone"])
     until = quiet.until(at) if quiet else None
-    if until is not None and not breaks_quiet(row["event"], payload["priority"]):
+    on_call = bool(payload.get("on_call"))
+    if on_call and await _is_seen_to(engine, payload["matter"]):
+        return _end(row, "cancelled", _history(row, contact, "somebody sees to it already"), at)
+    if until is not None and not breaks_quiet(
+        row["event"], payload["priority"], contact["breaks_quiet"], on_call=on_call
+    ):
         return {"next_at": until}
     notifier = notifiers.get(contact["channel"])
     if notifier is None:
         return _next_channel(row, payload, "no plugin carries this channel", at, contact)
     return await _try(engine, notifier, row, payload, contact, at)
+
+
+async def _is_seen_to(engine: Engine, matter: str) -> bool:
+    rows = await engine.ledger.fetch("SELECT state FROM outbox WHERE id = ?", matter)
+    return bool(rows and rows[0]["state"] == "done")
 
 
 async def _try(
@@ -154,9 +176,10 @@ async def _try(
 async def _hand_over(engine: Engine, notifier: Notifier, row: Row, contact: Row) -> str:
     exam = await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None
     settings = engine.settings
+    matter = msgspec.json.decode(row["payload"]).get("matter", "")
     message = write_message(
         settings,
-        notice_of(settings, row["event"], exam),
+        notice_of(settings, row["event"], exam, matter=matter),
         channel=contact["channel"],
         address=contact["address"],
         key=str(row["id"]),

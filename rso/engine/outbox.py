@@ -18,7 +18,7 @@ from rso.engine.context import Engine
 from rso.engine.notify import notify_event
 from rso.ledger import Ledger
 from rso.ledger.exams import exam_by_id, now
-from rso.ledger.outbox import add_to_outbox
+from rso.ledger.outbox import add_to_outbox, claim_outbox, give_back_outbox
 
 __all__ = ["emit", "run_outbox"]
 
@@ -50,6 +50,7 @@ async def emit(
 
 async def run_outbox(engine: Engine, owner: str, stop: asyncio.Event) -> None:
     """Deliver events to the plugins until ``stop`` is set."""
+    await give_back_outbox(engine.ledger, "hook", owner.rsplit("/", 1)[0] + "/")
     while not stop.is_set():
         if not await deliver_events(engine, owner):
             with contextlib.suppress(TimeoutError):
@@ -58,19 +59,10 @@ async def run_outbox(engine: Engine, owner: str, stop: asyncio.Event) -> None:
 
 async def deliver_events(engine: Engine, owner: str, *, limit: int = 50) -> int:
     """Deliver the events that are due; returns how many were tried."""
-    at = now()
-    skip = " FOR UPDATE SKIP LOCKED" if engine.ledger.kind == "postgres" else ""
-    rows = await engine.ledger.fetch(
-        "UPDATE outbox SET lease_owner = ?, lease_until = ? WHERE id IN ("  # noqa: S608
-        "SELECT id FROM outbox WHERE kind = 'hook' AND state = 'queued' AND next_at <= ?"
-        f" AND (lease_until IS NULL OR lease_until < ?) ORDER BY next_at, id LIMIT ?{skip})"
-        " RETURNING *",
-        owner,
-        at + timedelta(seconds=_LEASE_SECONDS),
-        at,
-        at,
-        limit,
-    )
+    rows = await claim_outbox(
+        engine.ledger, owner, now(), kind="hook", states=("queued",), limit=limit,
+        seconds=_LEASE_SECONDS,
+    )  # fmt: skip
     for row in sorted(rows, key=lambda r: str(r["id"])):
         await _deliver(engine, owner, row)
     return len(rows)

@@ -135,15 +135,23 @@ async def remove_contact(ledger: Ledger, owner: str, contact_id: str) -> None:
 
 
 async def save_preferences(
-    ledger: Ledger, owner: str, contact_id: str, *, events: str, quiet: str, timezone: str
+    ledger: Ledger,
+    owner: str,
+    contact_id: str,
+    *,
+    events: str,
+    quiet: str,
+    timezone: str,
+    breaks_quiet: str,
 ) -> None:
-    """What an address is told, and when not."""
+    """What an address is told, when not, and what may come then (``yes``, ``no`` or empty)."""
     await ledger.execute(
-        "UPDATE contact SET events = ?, quiet = ?, timezone = ? WHERE id = ? AND owner = ?"
-        " AND owner_kind = 'user'",
+        "UPDATE contact SET events = ?, quiet = ?, timezone = ?, breaks_quiet = ?"
+        " WHERE id = ? AND owner = ? AND owner_kind = 'user'",
         events,
         quiet,
         timezone,
+        breaks_quiet,
         contact_id,
         owner,
     )

@@ -1,6 +1,7 @@
 """The outbox: what must happen after a commit, written down within it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from rso.ledger import tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 
-__all__ = ["add_to_outbox"]
+__all__ = ["add_to_outbox", "claim_outbox", "give_back_outbox"]
 
 
 async def add_to_outbox(
@@ -19,18 +20,21 @@ async def add_to_outbox(
     *,
     exam: str | None,
     payload: Mapping[str, Any],
+    facility: str = "",
     dedupe: str = "",
     recipient: str = "",
     channel: str = "",
+    at: datetime | None = None,
 ) -> int:
-    """Add a row that is due at once; returns 0 when one with the same ``dedupe`` is there."""
-    at, row_id = now(), new_id()
+    """Add a row that is due now, or at ``at``; returns 0 when its ``dedupe`` is there already."""
+    at, row_id = at or now(), new_id()
     row = {
         "id": row_id,
         "kind": kind,
         "event": event,
         "dedupe": dedupe or row_id,
         "exam": exam,
+        "facility": facility,
         "recipient": recipient,
         "channel": channel,
         "ticket": "",
@@ -45,3 +49,54 @@ async def add_to_outbox(
         "done_at": None,
     }
     return await ledger.insert_rows(tables.Outbox, [row], on_conflict="nothing")
+
+
+async def claim_outbox(
+    ledger: Ledger,
+    owner: str,
+    at: datetime,
+    *,
+    kind: str,
+    states: Sequence[str],
+    limit: int,
+    seconds: float,
+    only: str = "1 = 1",
+) -> list[dict[str, Any]]:
+    """Lease rows that are due, those of STAT exams first.
+
+    Args:
+        ledger: The ledger.
+        owner: Who works on them; whoever else finds them leased waits for the lease to end.
+        at: Now.
+        kind: Of the rows.
+        states: Rows in one of these, and not ended.
+        limit: Most rows.
+        seconds: How long the lease lasts.
+        only: A further condition in SQL, of the caller's own making.
+    """
+    skip = " FOR UPDATE SKIP LOCKED" if ledger.kind == "postgres" else ""
+    marks = ",".join("?" * len(states))
+    return await ledger.fetch(
+        "UPDATE outbox SET lease_owner = ?, lease_until = ? WHERE id IN ("  # noqa: S608
+        f"SELECT id FROM outbox WHERE kind = ? AND state IN ({marks}) AND done_at IS NULL"
+        f" AND next_at <= ? AND (lease_until IS NULL OR lease_until < ?) AND {only}"
+        " ORDER BY CASE WHEN (SELECT e.priority FROM exam e WHERE e.id = outbox.exam) = 0"
+        f" THEN 0 ELSE 1 END, next_at, id LIMIT ?{skip}) RETURNING *",
+        owner,
+        at + timedelta(seconds=seconds),
+        kind,
+        *states,
+        at,
+        at,
+        limit,
+    )
+
+
+async def give_back_outbox(ledger: Ledger, kind: str, owner: str) -> None:
+    """End the leases of everyone whose name begins so: earlier lives of this process."""
+    await ledger.execute(
+        "UPDATE outbox SET lease_owner = '', lease_until = NULL"
+        " WHERE kind = ? AND done_at IS NULL AND lease_owner LIKE ?",
+        kind,
+        f"{owner}%",
+    )

@@ -9,12 +9,14 @@ from msgspec import structs
 
 from rso.core.errors import ConfigError
 from rso.core.notifying import EVENTS, parse_quiet
+from rso.core.on_call import OnCall, check_on_call
 from rso.core.quota import Quota
 from rso.core.source import check_sources
 from rso.core.transport import Kind, Source
 from rso.ledger import tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
+from rso.ledger.on_call import on_call_warnings
 from rso.ledger.people import hash_password, upsert_user
 from rso.ledger.site_document import (
     AttachmentEntry,
@@ -29,6 +31,8 @@ from rso.ledger.site_document import (
 )
 
 __all__ = ["all_sources", "export_site", "facility_quotas", "last_images", "load_site"]
+
+_CONSENT = {None: "", True: "yes", False: "no"}
 
 
 async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,6 +121,7 @@ async def _load_contacts(
             "events": " ".join(contact.events),
             "quiet": contact.quiet,
             "timezone": contact.timezone,
+            "breaks_quiet": _CONSENT[contact.breaks_quiet],
             "position": position,
         }
         # Who writes site.toml vouches for its addresses.
@@ -139,7 +144,8 @@ async def _load_contacts(
         )
         if not added:
             await ledger.execute(
-                "UPDATE contact SET events = ?, quiet = ?, timezone = ?, position = ?"
+                "UPDATE contact SET events = ?, quiet = ?, timezone = ?, breaks_quiet = ?,"
+                " position = ?"
                 " WHERE owner_kind = ? AND owner = ? AND channel = ? AND address = ?",
                 *wanted.values(),
                 kind,
@@ -158,7 +164,10 @@ async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
         "retention_days": entry.retention_days,
         "turnaround": msgspec.to_builtins(entry.turnaround) or None,
         "quota": msgspec.to_builtins(entry.quota) or None,
+        "on_call": msgspec.to_builtins(entry.on_call) or None,
+        "escalate_minutes": entry.escalate_minutes,
     }
+    check_on_call(entry.on_call)
     # What the document does not speak of stays.
     settings = {k: v for k, v in (settings | said).items() if v is not None}
     await _upsert(
@@ -236,7 +245,7 @@ async def _load_user(ledger: Ledger, entry: UserEntry) -> None:
 
 
 async def _check(ledger: Ledger) -> list[str]:
-    warnings = []
+    warnings = await on_call_warnings(ledger)
     for row in await ledger.fetch(
         "SELECT a.facility, a.radiologist FROM attachment a LEFT JOIN radiologist r"
         " ON r.code = a.radiologist WHERE r.code IS NULL"
@@ -351,6 +360,7 @@ async def _contacts(ledger: Ledger, kind: str, owner: str) -> list[ContactEntry]
             events=tuple(row["events"].split()),
             quiet=row["quiet"],
             timezone=row["timezone"],
+            breaks_quiet=next(k for k, word in _CONSENT.items() if word == row["breaks_quiet"]),
         )
         for row in rows
     ]
@@ -370,6 +380,8 @@ async def _facility(ledger: Ledger, row: Mapping[str, Any]) -> FacilityEntry:
         retention_days=settings.get("retention_days"),
         turnaround=msgspec.convert(settings.get("turnaround") or {}, TurnaroundEntry),
         quota=msgspec.convert(settings.get("quota") or {}, Quota),
+        on_call=msgspec.convert(settings.get("on_call") or [], list[OnCall]),
+        escalate_minutes=settings.get("escalate_minutes"),
         sources=[
             SourceEntry(
                 password=s.password_hash,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from rso.core.on_call import OnCall
 from rso.core.quota import Quota
 from rso.core.routing import Conditions, Hours
 from rso.core.transport import Kind
@@ -86,6 +87,8 @@ class FacilityEntry(
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     turnaround: TurnaroundEntry = TurnaroundEntry()
     quota: Quota = Quota()
+    on_call: list[OnCall] = field(default_factory=list)
+    escalate_minutes: Annotated[int, Meta(ge=1, le=1440)] | None = None
     sources: list[SourceEntry] = field(default_factory=list)
     radiologists: list[AttachmentEntry] = field(default_factory=list)
 
@@ -100,6 +103,7 @@ class ContactEntry(
     events: tuple[str, ...] = ()
     quiet: str = ""
     timezone: str = ""
+    breaks_quiet: bool | None = None
 
 
 class DestinationEntry(

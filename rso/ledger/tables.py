@@ -118,6 +118,7 @@ class Contact(Table, tablename="contact"):
     events = Varchar(300, default="")  # names with blanks between; empty: the role's
     quiet = Varchar(16, default="")  # 22:00-07:00
     timezone = Varchar(64, default="")
+    breaks_quiet = Varchar(3, default="")  # yes | no | empty: when on call
     position = Integer(default=0)  # the first that works is used
     code_hash = Varchar(64, default="")  # SHA-256 of the code that proves the address
     code_until = Timestamptz(null=True, default=None)
@@ -316,15 +317,16 @@ class Outbox(Table, tablename="outbox"):
     """What must happen after a commit: React hooks and notifications."""
 
     id = UUID(primary_key=True)
-    kind = Varchar(16)  # hook | notify
+    kind = Varchar(16)  # hook | notify | matter
     event = Varchar(64)
     dedupe = Varchar(300)  # unique
     exam = UUID(null=True, default=None)
-    recipient = Varchar(254, default="")  # of a notification: email or radiologist's code
+    facility = Varchar(64, default="")
+    recipient = Varchar(254, default="")  # email, radiologist's code, or who acknowledged
     channel = Varchar(32, default="")
     ticket = Varchar(200, default="")  # what the provider said
     payload = JSON(default="{}")
-    state = Varchar(16, default="queued")  # queued | accepted | delivered | failed | done
+    state = Varchar(16, default="queued")  # see docs/notifications.md
     attempts = Integer(default=0)
     history = JSON(default="[]")
     next_at = Timestamptz()

@@ -25,6 +25,7 @@ from rso.ledger.second_factor import has_totp
 from rso.ledger.sessions import end_sessions, sessions_of
 from rso.ledger.site import export_site, last_images, load_site
 from rso.ledger.site_document import Role
+from rso.web.admin_on_call import on_call_of, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import limits_of
 from rso.web.page import page
@@ -90,6 +91,7 @@ async def _edit(
         channels=sorted(engine.plugins.receivers) or ["dicom_scp"],
         senders=sorted(engine.plugins.senders),
         empty_rows=_EMPTY_ROWS,
+        staff=staff_of(document, str(entry.get("code", ""))),
         disabled=await is_disabled(engine.ledger, email),
         totp=await has_totp(engine.ledger, email),
         sessions=len(await sessions_of(engine.ledger, email, limits=limits_of(request))),
@@ -221,6 +223,8 @@ def _facility(form: dict[str, str], old: Entry) -> Entry:
         "settle_seconds": _number(form.get("settle_seconds", "")),
         "retention_days": _number(form.get("retention_days", "")),
         "turnaround": {name: _number(form.get(name, "")) for name in _TARGETS},
+        "escalate_minutes": _number(form.get("escalate_minutes", "")),
+        "on_call": on_call_of(_rows(form, "call", "person"), old),
         "sources": sources,
         "radiologists": attached,
     }

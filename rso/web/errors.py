@@ -1,6 +1,7 @@
 """Errors as people and programs read them: one page, one problem+json (RFC 9457)."""
 
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 from litestar import Request, Response
@@ -70,7 +71,9 @@ def answer_error(request: Request[Any, Any, Any], exc: Exception) -> Response[An
     status, detail = _status(exc)
     page = "text/html" in request.headers.get("accept", "")
     if page and status == 401 and request.method == "GET":
-        return Redirect("/sign-in")
+        # Whoever follows a link of a message comes to where it leads.
+        path = request.url.path
+        return Redirect("/sign-in" if path == "/" else f"/sign-in?next={quote(path)}")
     title = _TITLES.get(status, "Error")
     if page:
         return Template(

@@ -162,10 +162,12 @@ async def change_mine(request: Ask, contact: FromPath[str], action: FromPath[str
             parse_quiet(quiet, timezone)
         except ConfigError as exc:
             return await _mine(request, me, f"{exc}".capitalize() + ".")
+        consent = form.get("breaks_quiet", "")
         events = " ".join(event for event in EVENTS if form.get(f"event:{event}"))
         await save_preferences(
-            ledger, owner, contact, events=events, quiet=quiet, timezone=timezone
-        )
+            ledger, owner, contact, events=events, quiet=quiet, timezone=timezone,
+            breaks_quiet=consent if consent in {"yes", "no"} else "",
+        )  # fmt: skip
     elif action == "remove":
         await remove_contact(ledger, owner, contact)
     else:

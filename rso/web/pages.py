@@ -21,6 +21,7 @@ from rso.engine.holds import (
     release_hold,
     show_hold,
 )
+from rso.engine.matters import exam_matters, note_opened
 from rso.engine.notify import exam_notes, exam_notifications, notify_people, reachable
 from rso.engine.owners import assignable, owner_of
 from rso.ledger.deliveries import deliveries_of
@@ -144,6 +145,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await note_opened(ledger, me.person, exam=exam)
     return page(
         request,
         "exam.html",
@@ -155,6 +157,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         audit=await recent_audit(ledger, exam.number),
         reachable=await reachable(engine_of(request), exam.facility),
         notifications=await exam_notifications(ledger, exam.id),
+        matters=await exam_matters(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
         released=await released_to(ledger, exam),
         owner=await owner_of(ledger, exam),
@@ -210,7 +213,10 @@ async def _hold_page(request: Ask, me: Identity, hold_id: str, problem: str = ""
 @get("/holds/{hold_id:str}")
 async def hold_page(request: Ask, hold_id: FromPath[str]) -> Template:
     """One hold, both identities side by side."""
-    return await _hold_page(request, await signed_in(request), hold_id)
+    me = await signed_in(request)
+    shown = await _hold_page(request, me, hold_id)
+    await note_opened(engine_of(request).ledger, me.person, hold=hold_id)
+    return shown
 
 
 @post("/holds/{hold_id:str}", status_code=200)

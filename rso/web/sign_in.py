@@ -1,5 +1,6 @@
 """Signing in and out: password, second factor, session."""
 
+import re
 from typing import Any
 
 from litestar import Request, Response, get, post
@@ -20,10 +21,17 @@ __all__ = ["HANDLERS"]
 Ask = Request[Any, Any, Any]
 
 
-def _form(request: Ask, *, problem: str = "", email: str = "", ticket: str = "") -> Template:
+def landing(text: str) -> str:
+    """Where one goes after signing in: a page of RSO's own, whatever a link says."""
+    return text if re.fullmatch(r"/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text) else "/"
+
+
+def _form(
+    request: Ask, *, problem: str = "", email: str = "", ticket: str = "", to: str = "/"
+) -> Template:
     shown = page(
         request, "sign_in.html", None, problem=problem, email=email, ticket=ticket,
-        forgot=can_reset(request),
+        forgot=can_reset(request), to=to,
     )  # fmt: skip
     if problem:
         shown.status_code = 401
@@ -33,9 +41,10 @@ def _form(request: Ask, *, problem: str = "", email: str = "", ticket: str = "")
 @get("/sign-in")
 async def sign_in_page(request: Ask) -> Response[Any]:
     """The form to sign in."""
+    to = landing(request.query_params.get("next", ""))
     if await current(request):
-        return Redirect("/")
-    return _form(request)
+        return Redirect(to)
+    return _form(request, to=to)
 
 
 @post("/sign-in", status_code=200)
@@ -44,14 +53,14 @@ async def sign_in_now(request: Ask) -> Response[Any]:
     form = await checked_form(request)
     engine = engine_of(request)
     address = peer_address(request)
-    email = form.get("email", "")
+    email, to = form.get("email", ""), landing(form.get("next", ""))
     found = await sign_in(engine.ledger, email, form.get("password", ""), address)
     if isinstance(found, str):
-        return _form(request, problem=found, email=email)
+        return _form(request, problem=found, email=email, to=to)
     if await has_totp(engine.ledger, found.email):
         ticket = await begin_pending(engine.ledger, found)
-        return _form(request, email=found.email, ticket=ticket)
-    return await _let_in(request, found)
+        return _form(request, email=found.email, ticket=ticket, to=to)
+    return await _let_in(request, found, to)
 
 
 @post("/sign-in/code", status_code=200)
@@ -59,7 +68,7 @@ async def sign_in_code(request: Ask) -> Response[Any]:
     """The second factor; wrong codes count as wrong passwords do."""
     form = await checked_form(request)
     ledger = engine_of(request).ledger
-    ticket = form.get("ticket", "")
+    ticket, to = form.get("ticket", ""), landing(form.get("next", ""))
     found = await find_pending(ledger, ticket)
     problem = "Please sign in again."
     if found is not None:
@@ -67,15 +76,15 @@ async def sign_in_code(request: Ask) -> Response[Any]:
             problem, ticket = "Too many attempts. Please wait a minute.", ""
         elif await check_totp(ledger, found.email, form.get("code", "")):
             await end_session(ledger, ticket)
-            return await _let_in(request, found)
+            return await _let_in(request, found, to)
         else:
             problem = "This code is not right."
     else:
         ticket = ""
-    return _form(request, problem=problem, ticket=ticket)
+    return _form(request, problem=problem, ticket=ticket, to=to)
 
 
-async def _let_in(request: Ask, person: Person) -> Redirect:
+async def _let_in(request: Ask, person: Person, to: str) -> Redirect:
     engine = engine_of(request)
     # Whatever the browser held before is over: nobody's session is taken along.
     await end_session(engine.ledger, request.cookies.get(COOKIE, ""))
@@ -96,7 +105,7 @@ async def _let_in(request: Ask, person: Person) -> Redirect:
         key=COOKIE, value=secret, path="/", httponly=True, samesite="lax",
         secure=is_secure(request),
     )  # fmt: skip
-    return Redirect("/", status_code=303, cookies=[cookie])
+    return Redirect(to, status_code=303, cookies=[cookie])
 
 
 @post("/sign-out", status_code=303)

@@ -3,7 +3,18 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["ago_words", "clock_words", "event_words", "span_words"]
+__all__ = ["ago_words", "clock_words", "event_words", "notice_words", "span_words"]
+
+_NOTICES = {
+    "exam_created": "exam requested",
+    "exam_matched": "images received",
+    "exam_settled": "no more images expected",
+    "study_held": "images held",
+    "exam_overdue": "exam overdue",
+    "delivery_failed": "delivery stopped",
+    "exam_delivered": "exam delivered",
+    "manual": "told by a person",
+}
 
 _EVENTS = {
     "exam created": "requested",
@@ -64,3 +75,8 @@ def span_words(minutes: float) -> str:
     if not hours:
         return f"{rest} min"
     return f"{hours} h {rest} min" if rest else f"{hours} h"
+
+
+def notice_words(event: str) -> str:
+    """What a message tells of, as people say it."""
+    return _NOTICES.get(event, event.replace("_", " "))

@@ -13,6 +13,7 @@ from rso.core.notifying import (
     QuietHours,
     breaks_quiet,
     fit_sms,
+    is_awake,
     is_gsm7,
     mask,
     parse_quiet,
@@ -64,9 +65,20 @@ def test_quiet_hours_always_end(now: datetime, begin: object, end: object, zone:
 
 def test_what_cannot_wait() -> None:
     """STAT, holds and stopped deliveries."""
-    assert breaks_quiet("manual", "stat")
-    assert breaks_quiet("study_held", "")
-    assert not breaks_quiet("exam_created", "routine")
+    assert breaks_quiet("manual", "stat", "yes")
+    assert breaks_quiet("study_held", "", "yes")
+    assert not breaks_quiet("exam_created", "routine", "yes")
+
+
+def test_who_is_not_asked_is_not_woken() -> None:
+    """Without consent only as the one on call, and not even then against one's word."""
+    assert not breaks_quiet("manual", "stat")
+    assert breaks_quiet("exam_overdue", "routine", on_call=True)
+    assert not breaks_quiet("manual", "stat", "no", on_call=True)
+    night = at("2026-01-10T23:00")
+    assert is_awake("22:00-07:00", "UTC", "", night)
+    assert not is_awake("22:00-07:00", "UTC", "no", night)
+    assert is_awake("22:00-07:00", "UTC", "no", at("2026-01-10T12:00"))
 
 
 @pytest.mark.parametrize("text", ["22-25", "aa-bb", "22:00", "22:00-07:00"])
@@ -86,6 +98,14 @@ def test_a_text_message_is_one(text: str) -> None:
     else:
         assert len(fitted) <= 70
     assert fitted == text or fitted.endswith("...")
+
+
+@given(st.text(max_size=400), st.sampled_from(["https://rso.example.org/exams/7Q2KM4TX9C", ""]))
+def test_a_text_message_keeps_its_link(words: str, link: str) -> None:
+    """The words before it are cut, the link is not."""
+    fitted = fit_sms(words + link, keep=link)
+    assert fitted.endswith(link)
+    assert fitted == words + link or "... " in fitted or not link
 
 
 def test_who_wants_what() -> None:
@@ -110,4 +130,4 @@ def test_every_event_has_its_templates() -> None:
     notices = Path(__file__).parents[2] / "rso" / "notices"
     for language in notices.iterdir():
         names = {path.stem for path in language.iterdir()}
-        assert names == {*EVENTS, "verify", "test"}, language.name
+        assert names == {*EVENTS, "verify", "test", "reset"}, language.name

@@ -1,23 +1,18 @@
 """The outbox of messages, on both databases, with a clock and a provider that do as told."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from msgspec import Struct, structs
+from msgspec import structs
 
 from rso.core.errors import ConfigError, PermanentTransportError, TransientTransportError
 from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
 from rso.core.notifying import EVENTS
-from rso.core.transport import Health, Message, Notifier
-from rso.engine.archive import LocalArchive
-from rso.engine.context import Engine
-from rso.engine.exams import create_exam
 from rso.engine.notices import notice_of, write_message
 from rso.engine.notify import (
     exam_notes,
@@ -27,135 +22,14 @@ from rso.engine.notify import (
     reachable,
     retry_notification,
 )
-from rso.engine.notify_loop import send_due
-from rso.ledger import Ledger, new_id
+from rso.ledger import new_id
 from rso.ledger.contacts import add_contact, confirm_contact, contacts_of, leave
 from rso.ledger.exams import now
 from rso.ledger.holds import open_hold
 from rso.ledger.site import load_site
-from rso.plugins import Plugins, hookimpl
-from rso.settings import Settings, load_settings
-
-SITE: dict[str, Any] = {
-    "facility": [{"code": "NORTH"}, {"code": "SOUTH"}],
-    "user": [
-        {
-            "email": "tech@example.org", "role": "technician", "facilities": ["NORTH"],
-            "contacts": [
-                {"channel": "sms", "address": "+12025550100"},
-                {"channel": "email", "address": "tech@example.org"},
-            ],
-        },
-        {
-            "email": "south@example.org", "role": "technician", "facilities": ["SOUTH"],
-            "contacts": [{"channel": "sms", "address": "+12025550199"}],
-        },
-        {
-            "email": "boss@example.org", "role": "coordinator",
-            "contacts": [{"channel": "email", "address": "boss@example.org",
-                          "quiet": "22:00-07:00", "timezone": "UTC"}],
-        },
-    ],
-}  # fmt: skip
 
 
-class NoConfig(Struct, frozen=True):
-    """Nothing to say."""
-
-
-class Provider(Notifier):
-    """Remembers, and fails as told."""
-
-    config_type = NoConfig
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self.sent: list[Message] = []
-        self.fault: Exception | None = None
-        self.fate = ""
-
-    async def send(self, message: Message) -> str:
-        """Take it, or not."""
-        if self.fault is not None:
-            raise self.fault
-        self.sent.append(message)
-        return f"job {len(self.sent)}"
-
-    async def follow(self, ticket: str) -> str:
-        """As told."""
-        return self.fate
-
-    async def health(self) -> Health:
-        """Well."""
-        return Health(ok=True)
-
-
-class Sms(Provider):
-    name = "sms"
-
-
-class Email(Provider):
-    name = "email"
-
-
-class Fax(Provider):
-    name = "fax"
-    follows = True
-
-
-class World:
-    """An engine with three providers."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.ledger = engine, engine.ledger
-        self.sms, self.email, self.fax = Sms(), Email(), Fax()
-        self.at = now()
-
-    async def exam(self, priority: Priority = Priority.ROUTINE, name: str = "DOE^JANE") -> Exam:
-        """A requested exam."""
-        return await create_exam(
-            self.engine, facility="NORTH", patient=Patient(name=name, patient_id="P-77"),
-            priority=priority, actor="customer@example.org",
-        )  # fmt: skip
-
-    async def run(self, at: datetime | None = None) -> None:
-        """Send everything that is due."""
-        notifiers = {n.name: n for n in (self.sms, self.email, self.fax)}
-        while await send_due(self.engine, "test", notifiers, at=at or now()):
-            pass
-
-    async def states(self) -> list[str]:
-        """Of all messages, the oldest first."""
-        return [row["state"] for row in await exam_notifications(self.ledger)][::-1]
-
-
-def settings_in(folder: Path) -> Settings:
-    """Settings of a folder."""
-    (folder / "rso.toml").write_text('[site]\nname = "RSO"\nbase_url = "https://rso.example.org"\n')
-    return load_settings(folder / "rso.toml")
-
-
-@pytest.fixture
-async def world(ledger: Ledger, tmp_path: Path) -> World:
-    """Loaded with the site."""
-    settings = settings_in(tmp_path)
-    plugins = Plugins(structs.replace(settings, plugins={"fakes": {}}))
-    module = ModuleType("fakes")
-
-    @hookimpl
-    def rso_register_notifiers() -> list[type[Notifier]]:
-        return [Sms, Email, Fax]
-
-    module.rso_register_notifiers = rso_register_notifiers  # type: ignore[attr-defined]
-    plugins.register(module, "fakes")
-    engine = Engine(
-        ledger=ledger, plugins=plugins, settings=settings, archive=LocalArchive(tmp_path / "a")
-    )
-    await load_site(ledger, SITE)
-    return World(engine)
-
-
-async def test_people_are_told_once_and_privately(world: World) -> None:
+async def test_people_are_told_once_and_privately(world: Any) -> None:
     """Ticked channels only, within the facility, pressed twice told once; the note stays here."""
     exam = await world.exam(Priority.STAT)
     chosen = {"tech@example.org": ["sms", "email"], "south@example.org": ["sms"]}
@@ -176,7 +50,7 @@ async def test_people_are_told_once_and_privately(world: World) -> None:
     assert {p["email"] for p in people} == {"tech@example.org", "boss@example.org"}
 
 
-async def test_an_event_is_told_once(world: World) -> None:
+async def test_an_event_is_told_once(world: Any) -> None:
     """However often it happens; on the first channel of those who want it."""
     exam = await world.exam()
     for _ in range(3):
@@ -186,7 +60,7 @@ async def test_an_event_is_told_once(world: World) -> None:
     assert not world.email.sent
 
 
-async def test_a_hold_without_an_exam_tells_its_facility(world: World) -> None:
+async def test_a_hold_without_an_exam_tells_its_facility(world: Any) -> None:
     """Coordinators of that facility, again for the next one, and not for each of a flood."""
     own = {"email": "own@example.org", "role": "coordinator", "facilities": ["SOUTH"],
            "contacts": [{"channel": "sms", "address": "+12025550177"}]}  # fmt: skip
@@ -209,7 +83,7 @@ async def test_a_hold_without_an_exam_tells_its_facility(world: World) -> None:
     assert len(world.sms.sent) == 2
 
 
-async def test_another_cause_is_told_again(world: World) -> None:
+async def test_another_cause_is_told_again(world: Any) -> None:
     """A second destination that stops, or a recall, is no repetition of the first."""
     exam = await world.exam()
     for code in ("C000", "C000", "recall"):
@@ -220,7 +94,7 @@ async def test_another_cause_is_told_again(world: World) -> None:
     assert len(world.email.sent) == 2
 
 
-async def test_a_provider_that_is_away_hands_over_to_the_next(world: World) -> None:
+async def test_a_provider_that_is_away_hands_over_to_the_next(world: Any) -> None:
     """After four tries the person's next channel; each try is in the history, masked."""
     exam = await world.exam()
     world.sms.fault = TransientTransportError("the provider cannot be reached")
@@ -240,7 +114,7 @@ async def test_a_provider_that_is_away_hands_over_to_the_next(world: World) -> N
     assert not world.sms.sent
 
 
-async def test_nobody_left_is_a_failure_that_can_be_tried_again(world: World) -> None:
+async def test_nobody_left_is_a_failure_that_can_be_tried_again(world: Any) -> None:
     """A permanent refusal on every channel ends it, in the audit; a person may start it anew."""
     exam = await world.exam()
     world.sms.fault = world.email.fault = PermanentTransportError("the provider answered 550")
@@ -256,7 +130,7 @@ async def test_nobody_left_is_a_failure_that_can_be_tried_again(world: World) ->
     assert await world.states() == ["accepted"]
 
 
-async def test_quiet_hours_hold_back_what_can_wait(world: World) -> None:
+async def test_quiet_hours_hold_back_what_can_wait(world: Any) -> None:
     """A routine message waits for the morning; STAT does not."""
     night = now().replace(hour=23, minute=30)
     routine, stat = await world.exam(), await world.exam(Priority.STAT)
@@ -271,7 +145,7 @@ async def test_quiet_hours_hold_back_what_can_wait(world: World) -> None:
     assert len(world.email.sent) == 2
 
 
-async def test_old_news_is_not_sent(world: World) -> None:
+async def test_old_news_is_not_sent(world: Any) -> None:
     """After an outage of a day nobody gets yesterday's flood."""
     exam = await world.exam()
     await notify_people(world.engine, exam, {"tech@example.org": ["sms"]}, actor="c")
@@ -280,7 +154,7 @@ async def test_old_news_is_not_sent(world: World) -> None:
     assert await world.states() == ["failed"]
 
 
-async def test_who_left_is_left_alone(world: World) -> None:
+async def test_who_left_is_left_alone(world: Any) -> None:
     """By the link of a message; the other address of the person stays."""
     contact = (await contacts_of(world.ledger, "tech@example.org"))[0]
     assert await leave(world.ledger, contact["leave_key"])
@@ -294,7 +168,7 @@ async def test_who_left_is_left_alone(world: World) -> None:
     )
 
 
-async def test_an_address_is_proven_by_its_code(world: World) -> None:
+async def test_an_address_is_proven_by_its_code(world: Any) -> None:
     """Not before; five wrong codes end it, and nobody confirms another's."""
     code = await add_contact(world.ledger, "tech@example.org", "fax", "+12025550101")
     contact = next(
@@ -313,7 +187,7 @@ async def test_an_address_is_proven_by_its_code(world: World) -> None:
 
 
 @pytest.mark.parametrize(("fate", "state"), [("delivered", "delivered"), ("failed", "failed")])
-async def test_a_fax_is_followed(world: World, fate: str, state: str) -> None:
+async def test_a_fax_is_followed(world: Any, fate: str, state: str) -> None:
     """Until its provider knows; given up, it is not said to be there."""
     code = await add_contact(world.ledger, "tech@example.org", "fax", "+12025550101")
     contact = (await contacts_of(world.ledger, "tech@example.org"))[-1]
@@ -331,7 +205,7 @@ async def test_a_fax_is_followed(world: World, fate: str, state: str) -> None:
     assert len(world.fax.sent) == 1
 
 
-async def test_a_lost_worker_is_taken_over(world: World) -> None:
+async def test_a_lost_worker_is_taken_over(world: Any) -> None:
     """A lease runs out, and the message goes."""
     exam = await world.exam()
     await notify_people(world.engine, exam, {"tech@example.org": ["sms"]}, actor="c")
@@ -344,7 +218,7 @@ async def test_a_lost_worker_is_taken_over(world: World) -> None:
     assert len(world.sms.sent) == 1
 
 
-async def test_contacts_in_the_site_file_are_checked(world: World) -> None:
+async def test_contacts_in_the_site_file_are_checked(world: Any) -> None:
     """An event that does not exist is named."""
     contact = {"channel": "sms", "address": "+1", "events": ["exam_exploded"]}
     user = {"email": "a@b", "role": "coordinator", "contacts": [contact]}
@@ -358,7 +232,13 @@ async def test_contacts_in_the_site_file_are_checked(world: World) -> None:
     st.text(min_size=3, max_size=40), st.sampled_from(list(Priority)), st.sampled_from(["en", "de"]),
 )  # fmt: skip
 def test_no_message_names_a_patient(
-    tmp_path: Path, event: str, channel: str, secret: str, priority: Priority, language: str
+    settings_of: Any,
+    tmp_path: Path,
+    event: str,
+    channel: str,
+    secret: str,
+    priority: Priority,
+    language: str,
 ) -> None:
     """Over all events, channels and languages: nothing of the patient gets into a message."""
     sentinel = f"SENTINEL{secret}"
@@ -367,7 +247,7 @@ def test_no_message_names_a_patient(
         patient=Patient(name=f"{sentinel}^X", patient_id=sentinel, birth_date="19700131"),
         accession_number="SENTINEL", body_part=sentinel, modality="CT",
     )  # fmt: skip
-    settings = settings_in(tmp_path)
+    settings = settings_of(tmp_path)
     settings = structs.replace(settings, notify=structs.replace(settings.notify, language=language))
     message = write_message(
         settings, notice_of(settings, event, exam), channel=channel, address="a@b", key="1"
@@ -377,9 +257,9 @@ def test_no_message_names_a_patient(
     assert "19700131" not in said
 
 
-def test_a_deployers_template_wins(tmp_path: Path) -> None:
+def test_a_deployers_template_wins(settings_of: Any, tmp_path: Path) -> None:
     """By language and channel; a broken one is named."""
-    settings = settings_in(tmp_path)
+    settings = settings_of(tmp_path)
     own = tmp_path / "own"
     (own / "en").mkdir(parents=True)
     (own / "en" / "manual.sms.txt").write_text("x\n\nCall {{ facility }} about {{ tail }}")

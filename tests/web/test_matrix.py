@@ -18,6 +18,7 @@ from rso.core.exam import Exam, Patient
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam
+from rso.engine.matters import open_matter
 from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.contacts import contacts_of
 from rso.ledger.exams import now
@@ -57,10 +58,10 @@ WATCHED = ("exam", "study", "hold", "delivery", "contact", "destination", "facil
 class South:
     """What nobody of NORTH may touch."""
 
-    def __init__(self, exam: Exam, hold: str, contact: str) -> None:
+    def __init__(self, exam: Exam, hold: str, contact: str, matter: str) -> None:
         self.values = {
             "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
-            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "key": "SOUTH", "secret": "SOUTH", "email": f"{SECRET.lower()}@south.example",
+            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "matter": matter, "key": "SOUTH", "secret": "SOUTH", "email": f"{SECRET.lower()}@south.example",
             "kind": "facilities", "instance": new_id(),
         }  # fmt: skip
         self.number = exam.number
@@ -110,7 +111,10 @@ async def south(engine: Engine) -> South:
     )  # fmt: skip
     hold = (await engine.ledger.fetch("SELECT id FROM hold"))[0]["id"]
     contact = (await contacts_of(engine.ledger, f"{SECRET.lower()}@south.example"))[0]["id"]
-    return South(exam, str(hold), str(contact))
+    matter = await open_matter(
+        engine.ledger, "delivery_failed", exam, facility="SOUTH", about=exam.id
+    )
+    return South(exam, str(hold), str(contact), matter)
 
 
 def _blank(table: Any, name: str) -> Any:
