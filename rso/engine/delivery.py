@@ -22,6 +22,7 @@ from rso.engine.outbox import emit
 from rso.engine.outgoing import Parcel, Preparer
 from rso.engine.sessions import Fault, SessionThreads
 from rso.engine.settle import conclude
+from rso.ledger.attempts import keep_attempts
 from rso.ledger.deliveries import (
     Answer,
     claim_items,
@@ -151,6 +152,8 @@ class Courier:
         untried = [p.item for p, r in taken if isinstance(r, Fault) and not r.item]
         await give_back(self.engine.ledger, self.owner, untried)
         await self._note_health(faults, succeeded=succeeded)
+        if faults and not succeeded:
+            await self._keep_faults({p.delivery for p, r in taken if isinstance(r, Fault)}, faults)
 
     def _judge(self, parcel: Parcel, result: SendResult | Fault) -> Answer:
         attempts = parcel.attempts + 1
@@ -158,6 +161,7 @@ class Courier:
         answer = Answer(
             item=parcel.item,
             delivery=parcel.delivery,
+            instance=parcel.instance,
             state="pending",
             attempts=attempts,
             next_at=again,
@@ -190,6 +194,15 @@ class Courier:
                     dedupe=f"delivery_failed:{delivery}:{answer.code}",
                     facts={"destination": self.code, "code": answer.code, "reason": answer.reason},
                 )
+
+    async def _keep_faults(self, deliveries: set[str], faults: list[Fault]) -> None:
+        """Note at each delivery that waits that its destination could not be reached."""
+        fault = faults[-1]
+        if not fault.item:
+            await keep_attempts(
+                self.engine.ledger,
+                [(d, d, "pending", fault.code, fault.reason, now()) for d in sorted(deliveries)],
+            )
 
     async def _note_health(self, faults: list[Fault], *, succeeded: bool) -> None:
         ledger = self.engine.ledger

@@ -23,6 +23,7 @@ from rso.ledger.outbox import add_to_outbox
 __all__ = [
     "exam_notes",
     "exam_notifications",
+    "keep_note",
     "notify_event",
     "notify_people",
     "reachable",
@@ -184,12 +185,20 @@ async def notify_people(
                 ledger, actor=actor, action="people notified", facility=exam.facility,
                 exam=exam.number, facts=facts,
             )  # fmt: skip
-            if note.strip():
-                await _keep_note(ledger, exam, actor, note.strip()[:2000])
+            if note:
+                await keep_note(ledger, exam, actor, note)
     return written
 
 
-async def _keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
+async def keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
+    """Keep a note on an exam, for those who sign in; an empty one is none."""
+    if not (note := note.strip()[:2000]):
+        return
+    async with ledger.transaction():
+        await _append_note(ledger, exam, actor, note)
+
+
+async def _append_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
     rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
     request: dict[str, Any] = msgspec.json.decode(rows[0]["request"] or "{}")
     said = {"at": now().isoformat(), "by": actor, "note": note}

@@ -25,6 +25,7 @@ class Parcel(Struct, frozen=True, kw_only=True):
 
     item: str
     delivery: str
+    instance: str
     attempts: int
     priority: int
     sop_class_uid: str
@@ -72,6 +73,7 @@ class Preparer:
             Parcel(
                 item=row["item"],
                 delivery=row["delivery"],
+                instance=row["instance"],
                 attempts=row["attempts"],
                 priority=row["priority"],
                 sop_class_uid=row["sop_class_uid"],

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from rso.ledger import Ledger, new_id, tables
+from rso.ledger.attempts import keep_attempts
 from rso.ledger.exams import now
 
 __all__ = [
@@ -38,6 +39,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     item: str
     delivery: str
+    instance: str
     state: str
     code: str = ""
     reason: str = ""
@@ -154,6 +156,15 @@ async def complete_items(ledger: Ledger, owner: str, answers: Sequence[Answer]) 
             for a in answers
         ],
     )
+    # What was acknowledged the item itself tells; anything else would be forgotten.
+    await keep_attempts(
+        ledger,
+        [
+            (a.delivery, a.instance, a.state, a.code, a.reason, at)
+            for a in answers
+            if a.state != "acknowledged"
+        ],
+    )
     changed = sorted({a.delivery for a in answers})
     await recount(ledger, changed)
     return changed
@@ -215,20 +226,41 @@ async def stop_items(
 _OF_STUDY = "instance IN (SELECT id FROM instance WHERE study = ?)"
 
 
+_SENDABLE = (
+    "EXISTS (SELECT 1 FROM instance i JOIN study s ON s.id = i.study JOIN exam e ON e.id = s.exam"
+    " WHERE i.id = delivery_item.instance AND i.purged_at IS NULL AND s.state = 'matched'"
+    " AND e.status <> 'cancelled')"
+)
+
+
 async def resume_items(
     ledger: Ledger, *, delivery: str = "", study: str = "", everything: bool = False
 ) -> int:
-    """Queue stopped items again at once (``everything``: acknowledged ones too, a resend)."""
-    states = "('stopped', 'cancelled', 'acknowledged')" if everything else "('stopped')"
-    where, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
+    """Queue stopped items again at once (``everything``: acknowledged ones too, a resend).
+
+    What was taken out of the exam stays out, a Study whose identity is in question waits for its
+    hold; nothing is sent of a cancelled exam, or of what has left the archive.
+    """
+    states = "('stopped', 'acknowledged')" if everything else "('stopped')"
+    by, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
+    where = f"state IN {states} AND {by} AND {_SENDABLE}"
+    if everything:
+        done = await ledger.fetch(
+            "SELECT delivery, instance, code, reason, acknowledged_at FROM delivery_item"  # noqa: S608
+            f" WHERE acknowledged_at IS NOT NULL AND {where}",
+            value,
+        )
+        await keep_attempts(
+            ledger,
+            [
+                (d["delivery"], d["instance"], "acknowledged", d["code"], d["reason"],
+                 d["acknowledged_at"])
+                for d in done
+            ],
+        )  # fmt: skip
     touched = await ledger.fetch(
-        "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?,"  # noqa: S608
-        f" lease_owner = '', lease_until = NULL WHERE state IN {states} AND {where}"
-        # Not what has left the archive, whose identity is in question, or whose exam is cancelled.
-        " AND EXISTS (SELECT 1 FROM instance i JOIN study s ON s.id = i.study"
-        " JOIN exam e ON e.id = s.exam WHERE i.id = delivery_item.instance"
-        " AND i.purged_at IS NULL AND s.state = 'matched' AND e.status <> 'cancelled')"
-        " RETURNING delivery",
+        "UPDATE delivery_item SET state = 'pending', attempts = 0, acknowledged_at = NULL,"  # noqa: S608
+        f" next_at = ?, lease_owner = '', lease_until = NULL WHERE {where} RETURNING delivery",
         now(),
         value,
     )

@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Contact",
     "Delivery",
+    "DeliveryAttempt",
     "DeliveryItem",
     "Destination",
     "Exam",
@@ -311,6 +312,20 @@ class DeliveryItem(Table, tablename="delivery_item"):
     lease_owner = Varchar(64, default="")
     lease_until = Timestamptz(null=True, default=None)
     acknowledged_at = Timestamptz(null=True, default=None)
+
+
+class DeliveryAttempt(Table, tablename="delivery_attempt"):
+    """How an attempt ended that the item does not tell of any more; same endings are one row."""
+
+    id = UUID(primary_key=True)
+    delivery = UUID()
+    subject = UUID()  # the instance; the delivery itself where the connection failed
+    state = Varchar(16)  # pending (will be tried again) | stopped | acknowledged (before a resend)
+    code = Varchar(16, default="")
+    reason = Varchar(200, default="")
+    times = Integer(default=1)
+    first_at = Timestamptz()
+    last_at = Timestamptz()
 
 
 class Outbox(Table, tablename="outbox"):

@@ -37,6 +37,7 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (TooManyStreams, 429),
     (ExamError, 404),
     (MatchingError, 409),
+    (RoutingError, 409),
     (ConfigError, 400),
     (RoutingError, 404),
     (RsoError, 500),

@@ -3,7 +3,6 @@
 from typing import Any
 
 from litestar import Request, Response, get, post
-from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
@@ -11,9 +10,7 @@ from rso.core.errors import ExamError
 from rso.core.exam import Patient, Priority
 from rso.core.names import parse_birth_date
 from rso.core.number import format_number
-from rso.engine.delivery_control import retry_delivery
-from rso.engine.exam_views import view_exam
-from rso.engine.exams import cancel_exam, complete_exam, create_exam, find_exam
+from rso.engine.exams import create_exam, find_exam
 from rso.engine.holds import (
     create_from_hold,
     recall_hold,
@@ -21,22 +18,17 @@ from rso.engine.holds import (
     release_hold,
     show_hold,
 )
-from rso.engine.matters import exam_matters, note_opened
-from rso.engine.notify import exam_notes, exam_notifications, notify_people, reachable
-from rso.engine.owners import assignable, owner_of
-from rso.ledger.deliveries import deliveries_of
+from rso.engine.matters import note_opened
+from rso.engine.notify import notify_people, reachable
 from rso.ledger.holds import find_holds
 from rso.ledger.lists import (
-    exam_instances,
     facilities_of,
-    recent_audit,
-    released_to,
 )
 from rso.ledger.studies import studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
 from rso.web.notifying import chosen_people
-from rso.web.page import exam_actions, page
+from rso.web.page import page
 
 __all__ = ["HANDLERS"]
 
@@ -139,53 +131,6 @@ async def created(request: Ask, number: FromPath[str]) -> Template:
     )
 
 
-@get("/exams/{number:str}")
-async def exam_page(request: Ask, number: FromPath[str]) -> Template:
-    """One exam: the patient, its Studies, n of n for each destination."""
-    me = await signed_in(request)
-    ledger = engine_of(request).ledger
-    exam = await find_exam(ledger, number, facilities=me.person.facilities)
-    await note_opened(ledger, me.person, exam=exam)
-    return page(
-        request,
-        "exam.html",
-        me,
-        exam=exam,
-        shown=format_number(exam.number),
-        view=await view_exam(ledger, exam),
-        instances=await exam_instances(ledger, exam),
-        audit=await recent_audit(ledger, exam.number),
-        reachable=await reachable(engine_of(request), exam.facility),
-        notifications=await exam_notifications(ledger, exam.id),
-        matters=await exam_matters(ledger, exam.id),
-        notes=await exam_notes(ledger, exam),
-        released=await released_to(ledger, exam),
-        owner=await owner_of(ledger, exam),
-        owners=await assignable(ledger, exam.facility),
-        actions=exam_actions(request, me, exam),
-    )
-
-
-@post("/exams/{number:str}/{action:str}", status_code=303)
-async def exam_action(request: Ask, number: FromPath[str], action: FromPath[str]) -> Redirect:
-    """Complete, cancel, or retry what was stopped."""
-    me = await signed_in(request)
-    me.require("technician", "coordinator")
-    engine = engine_of(request)
-    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    form = await checked_form(request)
-    if action == "complete":
-        await complete_exam(engine, exam, actor=me.person.email)
-    elif action == "cancel":
-        await cancel_exam(engine, exam, actor=me.person.email, reason=form.get("reason", ""))
-    elif action == "retry":
-        for row in await deliveries_of(engine.ledger, exam.id):
-            await retry_delivery(engine, row["id"])
-    else:
-        raise NotFoundException("no such action")
-    return Redirect(f"/exams/{exam.number}", status_code=303)
-
-
 @get("/holds")
 async def hold_list(request: Ask) -> Template:
     """What waits for a person."""
@@ -255,8 +200,6 @@ HANDLERS = [
     new_exam,
     make_exam,
     created,
-    exam_page,
-    exam_action,
     hold_list,
     hold_page,
     decide_hold,

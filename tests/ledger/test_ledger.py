@@ -97,9 +97,12 @@ async def test_claims_overlap_nowhere_and_are_fenced(ledger: Ledger) -> None:
     claims = await asyncio.gather(
         *(claim_items(ledger, "PACS", f"w{i % 3}", limit=30, seconds=60) for i in range(12))
     )
-    claimed = [row["item"] for rows in claims for row in rows]
-    assert len(claimed) == len(set(claimed)) == 300
-    answers = [Answer(item=i, delivery=delivery, state="acknowledged") for i in claimed]
+    rows = [row for rows in claims for row in rows]
+    assert len(rows) == len({row["item"] for row in rows}) == 300
+    answers = [
+        Answer(item=r["item"], delivery=delivery, instance=r["instance"], state="acknowledged")
+        for r in rows
+    ]
     await complete_items(ledger, "nobody", answers)
     rows = await ledger.fetch("SELECT acknowledged, total, state FROM delivery")
     assert rows == [{"acknowledged": 0, "total": 300, "state": "pending"}]

@@ -1,0 +1,132 @@
+"""What happened to an exam, in one line of time: people, batches, deliveries."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from rso.core.exam import Exam
+from rso.ledger import Ledger
+from rso.ledger.aggregates import with_times
+from rso.ledger.attempts import attempts_of_exam
+from rso.ledger.images import batches_of
+
+__all__ = ["Moment", "timeline_of"]
+
+_MOST = 200
+
+
+class Moment(Struct, frozen=True, kw_only=True):
+    """One line of the timeline.
+
+    Attributes:
+        at: When it happened, or began.
+        until: When it ended, where it took time.
+        kind: ``person``, ``images``, ``delivered`` or ``fault``.
+        what: In words.
+        who: A person, a source or a destination.
+        more: Details in words.
+        batch: The key of a batch, for the list of its instances.
+    """
+
+    at: datetime
+    kind: str
+    what: str
+    who: str = ""
+    more: str = ""
+    until: datetime | None = None
+    batch: str = ""
+
+
+async def timeline_of(ledger: Ledger, exam: Exam, *, most: int = _MOST) -> list[Moment]:
+    """The newest moments of an exam, the newest first."""
+    moments = [
+        *await _people(ledger, exam, most),
+        *(_batch(row) for row in await batches_of(ledger, exam.id)),
+        *await _acknowledged(ledger, exam),
+        *(_fault(row) for row in await attempts_of_exam(ledger, exam.id)),
+    ]
+    return sorted(moments, key=lambda m: m.until or m.at, reverse=True)[:most]
+
+
+async def _people(ledger: Ledger, exam: Exam, most: int) -> list[Moment]:
+    rows = await ledger.fetch(
+        "SELECT at, actor, action, facts FROM audit WHERE exam = ? ORDER BY id DESC LIMIT ?",
+        exam.number,
+        most,
+    )
+    return [
+        Moment(
+            at=row["at"], kind="person", what=row["action"], who=row["actor"],
+            more=_said(msgspec.json.decode(row["facts"] or "{}")),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+_KEYS = frozenset({"hold", "origin"})  # for programs
+
+
+def _said(facts: dict[str, Any]) -> str:
+    said = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()
+            if value and name not in _KEYS]  # fmt: skip
+    return ", ".join(said)
+
+
+def _batch(row: dict[str, Any]) -> Moment:
+    count, series = row["instances"], row["series"]
+    size = f"{row['size'] / 1048576:.1f} MB"
+    by = f", by {row['account']}" if row["account"] else ""
+    return Moment(
+        at=row["first_at"],
+        until=row["last_at"],
+        kind="images",
+        what=f"{count} {'image' if count == 1 else 'images'} received",
+        who=row["source"],
+        more=f"{series} Series, {size}, by {row['channel']} from {row['peer_address']}{by}",
+        batch=str(row["id"]),
+    )
+
+
+async def _acknowledged(ledger: Ledger, exam: Exam) -> list[Moment]:
+    rows = await ledger.fetch(
+        "SELECT v.destination, count(*) AS n, min(d.acknowledged_at) AS first_at,"
+        " max(d.acknowledged_at) AS last_at FROM delivery_item d"
+        " JOIN delivery v ON v.id = d.delivery WHERE v.exam = ? AND d.state = 'acknowledged'"
+        " GROUP BY v.destination",
+        exam.id,
+    )
+    return [
+        Moment(
+            at=row["first_at"], until=row["last_at"], kind="delivered", who=row["destination"],
+            what=f"{row['n']} {'image' if row['n'] == 1 else 'images'} acknowledged",
+        )
+        for row in with_times(rows, "first_at", "last_at")
+    ]  # fmt: skip
+
+
+_ENDINGS = {
+    "pending": "will be tried again",
+    "stopped": "stopped, a person must look",
+    "acknowledged": "were acknowledged before a resend",
+}
+
+
+def _fault(row: dict[str, Any]) -> Moment:
+    count = row["instances"]
+    if row["state"] == "acknowledged":
+        what = f"{count} {'image' if count == 1 else 'images'} had been acknowledged"
+        more = "before they were sent again"
+    elif count:
+        what = f"{count} {'image' if count == 1 else 'images'} not taken"
+        tried = f"{row['times']} attempts, " if row["times"] > count else ""
+        more = f"{row['code']} {row['reason']} ({tried}{_ENDINGS[row['state']]})".strip()
+    else:
+        what = "could not be reached"
+        more = f"{row['reason']} ({row['times']} {'time' if row['times'] == 1 else 'times'})"
+    kind = "delivered" if row["state"] == "acknowledged" else "fault"
+    return Moment(
+        at=row["first_at"], until=row["last_at"], kind=kind, what=what, who=row["destination"],
+        more=more,
+    )  # fmt: skip

@@ -1,0 +1,201 @@
+"""One exam: the patient, its images, n of n for each destination, and what happened when."""
+
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from litestar import Request, Response, get, post
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath, FromQuery
+from litestar.response import Redirect, Template
+from pydicom.uid import UID
+
+from rso.core.exam import Exam
+from rso.core.number import format_number
+from rso.engine.exam_deliveries import ACTIONS, act_on_delivery, retry_deliveries
+from rso.engine.exam_views import view_exam
+from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam
+from rso.engine.matters import exam_matters, note_opened
+from rso.engine.notify import exam_notes, exam_notifications, keep_note, reachable
+from rso.engine.owners import assignable, owner_of
+from rso.engine.requests import asked_of
+from rso.engine.timeline import timeline_of
+from rso.ledger.attempts import attempts_of_instances
+from rso.ledger.exams import now
+from rso.ledger.images import batches_of, instances_page, series_of, ways_of
+from rso.ledger.lists import released_to
+from rso.web.auth import Identity, checked_form, engine_of, signed_in
+from rso.web.page import exam_actions, page
+
+__all__ = ["HANDLERS"]
+
+Ask = Request[Any, Any, Any]
+_PAGE = 100
+_QUIET = timedelta(seconds=5)  # the middle of a Series that still grows moves on
+
+
+async def _live(request: Ask, exam: Exam) -> dict[str, Any]:
+    """What changes while the images come and go."""
+    ledger = engine_of(request).ledger
+    series = await series_of(ledger, exam=exam.id)
+    at = now()
+    shown = {
+        "exam": exam,
+        "shown": format_number(exam.number),
+        "view": await view_exam(ledger, exam),
+        "series": [{**row, "quiet": at - row["last_at"] > _QUIET} for row in series],
+        "moments": await timeline_of(ledger, exam),
+    }
+    return {**shown, "seen": sha256(repr(shown).encode()).hexdigest()[:16]}
+
+
+@get("/exams/{number:str}")
+async def exam_page(request: Ask, number: FromPath[str]) -> Template:
+    """The whole page."""
+    me = await signed_in(request)
+    engine = engine_of(request)
+    ledger = engine.ledger
+    exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await note_opened(ledger, me.person, exam=exam)
+    return page(
+        request,
+        "exam.html",
+        me,
+        **await _live(request, exam),
+        reachable=await reachable(engine, exam.facility),
+        notifications=await exam_notifications(ledger, exam.id),
+        matters=await exam_matters(ledger, exam.id),
+        notes=await exam_notes(ledger, exam),
+        asked=await asked_of(ledger, exam),
+        released=await released_to(ledger, exam),
+        owner=await owner_of(ledger, exam),
+        owners=await assignable(ledger, exam.facility),
+        actions=exam_actions(request, me, exam),
+    )
+
+
+@get("/exams/{number:str}/live")
+async def exam_live(
+    request: Ask, number: FromPath[str], seen: FromQuery[str] = ""
+) -> Response[Any]:
+    """The part that changes; nothing (204) when it is what the page shows already."""
+    me = await signed_in(request)
+    exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
+    shown = await _live(request, exam)
+    if seen == shown["seen"]:
+        return Response(None, status_code=204)
+    return page(request, "exam_live.html", me, swap=True, **shown)
+
+
+@get("/exams/{number:str}/instances")
+async def exam_instances(
+    request: Ask,
+    number: FromPath[str],
+    batch: FromQuery[str] = "",
+    series: FromQuery[str] = "",
+    show: FromQuery[str] = "",
+    start: FromQuery[int] = 0,
+) -> Template:
+    """Every instance with each attempt to deliver it, a page at a time."""
+    me = await signed_in(request)
+    ledger = engine_of(request).ledger
+    exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    start = max(start, 0)
+    rows, total = await instances_page(
+        ledger,
+        exam.id,
+        batch=_key(batch),
+        series=series[:64],
+        undelivered=show == "undelivered",
+        limit=_PAGE,
+        offset=min(start, 10_000_000),
+    )
+    keys = [str(row["id"]) for row in rows]
+    ways: dict[str, list[dict[str, Any]]] = {}
+    for way in await ways_of(ledger, exam.id, keys):
+        ways.setdefault(str(way["instance"]), []).append(way)
+    attempts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for attempt in await attempts_of_instances(ledger, exam.id, keys):
+        key = (str(attempt["instance"]), attempt["destination"])
+        attempts.setdefault(key, []).append(attempt)
+    return page(
+        request, "exam_instances.html", me,
+        exam=exam, shown=format_number(exam.number), rows=rows, total=total, start=start,
+        size=_PAGE, ways=ways, attempts=attempts, show=show, series=series, batch=batch,
+        all_series=await series_of(ledger, exam=exam.id), batches=await batches_of(ledger, exam.id),
+        syntax=lambda uid: UID(uid).name,
+    )  # fmt: skip
+
+
+def _key(text: str) -> str:
+    """A key as the ledger takes it; one that nothing has where it is none."""
+    if not text:
+        return ""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return str(UUID(int=0))
+
+
+@post("/exams/{number:str}/deliveries/{code:str}/{action:str}", status_code=303)
+async def delivery_action(
+    request: Ask, number: FromPath[str], code: FromPath[str], action: FromPath[str]
+) -> Redirect:
+    """Retry, stop or send again on the way to one destination."""
+    me, exam = await _to_change(request, number)
+    await checked_form(request)
+    if action not in ACTIONS:
+        raise NotFoundException("no such action")
+    await act_on_delivery(engine_of(request), exam, code, action, actor=me.person.email)
+    return Redirect(f"/exams/{exam.number}", status_code=303)
+
+
+async def _to_change(request: Ask, number: str) -> tuple[Identity, Exam]:
+    me = await signed_in(request)
+    me.require("technician", "coordinator")
+    exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
+    return me, exam
+
+
+@post("/exams/{number:str}/notes", status_code=303)
+async def add_note(request: Ask, number: FromPath[str]) -> Redirect:
+    """Write a note for those who sign in."""
+    me = await signed_in(request)
+    me.require("customer", "technician", "coordinator")
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    form = await checked_form(request)
+    await keep_note(engine.ledger, exam, me.person.email, form.get("note", ""))
+    return Redirect(f"/exams/{exam.number}#notes", status_code=303)
+
+
+@post("/exams/{number:str}/{action:str}", status_code=303)
+async def exam_action(request: Ask, number: FromPath[str], action: FromPath[str]) -> Redirect:
+    """Complete, cancel, close, or retry what was stopped."""
+    me, exam = await _to_change(request, number)
+    engine, actor = engine_of(request), me.person.email
+    form = await checked_form(request)
+    if action == "complete":
+        said = form.get("expected", "")
+        expected = int(said) if said.isdecimal() and len(said) < 7 else None
+        await complete_exam(engine, exam, actor=actor, expected=expected)
+    elif action == "cancel":
+        await cancel_exam(engine, exam, actor=actor, reason=form.get("reason", "")[:500])
+    elif action == "close":
+        await close_exam(engine, exam, actor=actor, reason=form.get("reason", "")[:500])
+    elif action == "retry":
+        await retry_deliveries(engine, exam, actor=actor)
+    else:
+        raise NotFoundException("no such action")
+    return Redirect(f"/exams/{exam.number}", status_code=303)
+
+
+HANDLERS = [
+    exam_page,
+    exam_live,
+    exam_instances,
+    delivery_action,
+    add_note,
+    exam_action,
+]
