@@ -18,14 +18,14 @@ from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
 from rso.core.routing import route_exam
 from rso.engine.check import test_destination
 from rso.engine.router import attachments_of
-from rso.engine.snapshot import write_snapshot
+from rso.engine.site import renew_sources
 from rso.ledger import Ledger, audit
 from rso.ledger.people import SHORTEST_PASSWORD, is_disabled, set_disabled
 from rso.ledger.second_factor import has_totp
 from rso.ledger.sessions import end_sessions, sessions_of
 from rso.ledger.site import export_site, last_images, load_site
 from rso.ledger.site_document import Role
-from rso.web.admin_on_call import on_call_of, staff_of
+from rso.web.admin_on_call import hours_of, on_call_of, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import limits_of
 from rso.web.page import page
@@ -146,8 +146,7 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
             await audit.append(ledger, actor=me.person.email, action="site changed", facts=facts)
     except ConfigError as exc:
         return await _edit(request, me, section, entry, new=new, problem=str(exc))
-    path = engine_of(request).settings.data_dir / "snapshot" / "sources.json"
-    await write_snapshot(ledger, path)
+    await renew_sources(engine_of(request))
     return Redirect(f"/admin?done={section}", status_code=303)
 
 
@@ -209,8 +208,8 @@ def _facility(form: dict[str, str], old: Entry) -> Entry:
     for row in _rows(form, "reader", "code"):
         attached.append(
             {
-                **kept_conditions.get(row["code"], {}),  # hours are edited by site.toml
                 "code": row["code"],
+                "hours": hours_of(row, kept_conditions.get(row["code"], {}).get("hours", [])),
                 "modalities": [word.upper() for word in _words(row.get("modalities", ""))],
                 "priorities": _words(row.get("priorities", "").lower()),
             }
@@ -275,6 +274,14 @@ async def test_entry(request: Ask, code: FromPath[str]) -> dict[str, Any]:
     return {"ok": found.ok, "detail": found.detail or ("it answers" if found.ok else "")}
 
 
+def _moment(text: str) -> datetime:
+    """A time in UTC as a form sends it; now when there is none."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.now(UTC)
+
+
 @get("/admin/route")
 async def route_page(request: Ask) -> Template:
     """Where an exam like this would go."""
@@ -296,7 +303,8 @@ async def route_page(request: Ask) -> Template:
             priority=Priority(priority) if priority in set(Priority) else Priority.ROUTINE,
             created_at=datetime.now(UTC),
         )
-        route = route_exam(exam, await attachments_of(engine.ledger, facility), datetime.now(UTC))
+        at = _moment(asked.get("at", ""))
+        route = route_exam(exam, await attachments_of(engine.ledger, facility), at)
     document = await export_site(engine.ledger)
     return page(request, "admin_route.html", me, document=document, route=route, asked=asked)
 

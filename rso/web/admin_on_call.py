@@ -3,10 +3,29 @@
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["on_call_of", "staff_of"]
+__all__ = ["hours_of", "on_call_of", "staff_of"]
 
 Entry = dict[str, Any]
 _LAST = 99
+
+
+def hours_of(row: dict[str, str], kept: Sequence[Entry]) -> list[Entry]:
+    """The window that a row says; further ones, which a form cannot show, are kept.
+
+    Args:
+        row: ``hours`` as ``18:00-07:00``, ``time_zone``, and perhaps ``days`` as ``1 2 3``.
+        kept: The windows before.
+    """
+    start, _, end = row.get("hours", "").replace(" ", "").partition("-")
+    if not start:
+        return []
+    first, *more = kept or [{}]
+    window = {**first, "start": start, "end": end, "time_zone": row.get("time_zone") or "UTC"}
+    if days := [int(day) for day in row.get("days", "") if day.isdecimal()]:
+        window["days"] = days
+    elif "days" in row:
+        window.pop("days", None)
+    return [window, *more]
 
 
 def on_call_of(rows: Sequence[dict[str, str]], old: Entry) -> list[Entry]:
@@ -14,12 +33,7 @@ def on_call_of(rows: Sequence[dict[str, str]], old: Entry) -> list[Entry]:
     before = {e["person"]: list(e.get("hours", [])) for e in old.get("on_call", [])}
     found = []
     for row in rows:
-        start, _, end = row.get("hours", "").replace(" ", "").partition("-")
-        hours: list[Entry] = []
-        if start:
-            kept = before.get(row["person"]) or [{}]
-            zone = row.get("time_zone") or "UTC"
-            hours = [{**kept[0], "start": start, "end": end, "time_zone": zone}, *kept[1:]]
+        hours = hours_of(row, before.get(row["person"], []))
         order = row.get("order", "")
         found.append((int(order) if order.isdecimal() else _LAST, row["person"], hours))
     return [
