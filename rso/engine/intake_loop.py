@@ -96,18 +96,29 @@ class IntakeLoop:
             await self._pause(stop, _SYNC_SECONDS)
             try:
                 await self.checkpoint()
-            except OSError as exc:
-                # After a failed sync a second one may say yes for bytes that are lost: what
-                # the log still holds stays there until a person has looked at the volume.
-                self._failed = f"the archive could not be synced: {exc.strerror}"
+            except VolumeError:
                 log.error("archive failed", reason=self._failed)
                 return
+            except OSError as exc:
+                # The archive has everything; what is not released is only read again.
+                log.warning("spool could not be released", reason=str(exc))
 
     async def checkpoint(self) -> None:
-        """Make the archive durable, then release what it now holds."""
+        """Make the archive durable, then release what it now holds.
+
+        Raises:
+            VolumeError: The archive could not be synced; nothing is taken in any more.
+            OSError: A log could not be released; the next call tries again.
+        """
         due = {f: p for f, p in self._taken.items() if p != self._readers[f].released}
         if not due:
             return
-        await asyncio.to_thread(self._engine.archive.sync)
+        try:
+            await asyncio.to_thread(self._engine.archive.sync)
+        except OSError as exc:
+            # After a failed sync a second one may say yes for bytes that are lost: what the log
+            # still holds stays there until a person has looked at the volume.
+            self._failed = f"the archive could not be synced: {exc.strerror}"
+            raise VolumeError(self._failed) from exc
         for folder, position in due.items():
             self._readers[folder].release(position)

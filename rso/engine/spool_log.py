@@ -7,12 +7,16 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
+
 from rso.core.errors import NoSpaceError, VolumeError
 from rso.core.transport import Buffer
 from rso.engine.spool_files import SegmentFiles
 from rso.engine.spool_segment import HEAD, SEGMENT_HEAD, RecordType, Segment, encode_record
 
 __all__ = ["Draft", "SegmentLog", "begin_writeback"]
+
+log = structlog.get_logger(__name__)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYNC_FILE_RANGE_WRITE = 2
@@ -159,6 +163,11 @@ class SegmentLog:
             ticket = self._written
         self._sync(ticket)
 
+    def _fail(self, call: str, exc: OSError) -> None:
+        """Nothing is acknowledged any more until a person has looked and started again."""
+        self._failed = f"{call} failed: {exc.strerror}"
+        log.error("the spool's volume failed", spool=self.folder.name, reason=self._failed)
+
     def _check(self) -> None:
         if self._failed or self.files.failed:
             raise VolumeError("the spool's volume failed and is not trusted any more")
@@ -175,7 +184,7 @@ class SegmentLog:
             except OSError as exc:
                 if exc.errno == errno.ENOSPC:
                     raise NoSpaceError("out of space, try again later") from exc
-                self._failed = f"write failed: {exc.strerror}"
+                self._fail("write", exc)
                 raise VolumeError("a write to the spool failed") from exc
             if written != wanted:
                 # What is there is never acknowledged; the next record overwrites it.
@@ -215,7 +224,7 @@ class SegmentLog:
         try:
             os.fdatasync(fd)
         except OSError as exc:
-            self._failed = f"sync failed: {exc.strerror}"
+            self._fail("sync", exc)
             raise VolumeError("a sync of the spool failed") from exc
 
     def close(self) -> None:

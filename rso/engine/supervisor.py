@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 ROLES = ("receive", "web", "work")
 _DRAIN_SECONDS = 40.0
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 5.0
 _STEADY_SECONDS = 30.0
 _CONFIG_EXIT = 2  # a child's word that starting it again cannot help
 

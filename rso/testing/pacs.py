@@ -1,6 +1,7 @@
 """A PACS for tests and the demo: it takes everything, answers as scripted, and remembers."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -16,12 +17,13 @@ __all__ = ["Pacs", "Received", "script"]
 
 
 class Received(Struct, frozen=True, kw_only=True):
-    """One instance as it arrived: a SHA-256 of its dataset, and the bytes."""
+    """One instance as it arrived: a SHA-256 of its dataset, the bytes, and when (monotonic)."""
 
     sop_instance_uid: str
     transfer_syntax_uid: str
     digest: str
     dataset: bytes
+    at: float
 
 
 def script(statuses: Mapping[str, Sequence[int]], otherwise: int = 0) -> Callable[[str, int], int]:
@@ -42,7 +44,7 @@ class Pacs:
     """
 
     def __init__(self, answer: Callable[[str, int], int] = lambda _uid, _count: 0) -> None:
-        self._answer = answer
+        self.answer = answer
         self._lock = threading.Lock()
         self._acceptor: Acceptor | None = None
         self.received: list[Received] = []
@@ -83,7 +85,7 @@ class Pacs:
         with self._lock:
             self.asked[uid] += 1
             count = self.asked[uid]
-        status = self._answer(uid, count)
+        status = self.answer(uid, count)
         if status == 0 or status & 0xF000 == 0xB000:
             digest = sha256(transfer_syntax_uid.encode() + b"\0" + dataset).hexdigest()
             with self._lock:
@@ -93,6 +95,7 @@ class Pacs:
                         transfer_syntax_uid=transfer_syntax_uid,
                         digest=digest,
                         dataset=dataset,
+                        at=time.monotonic(),
                     )
                 )
         return status

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +131,17 @@ class Site:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else done.stdout
 
-    def start(self, roles: str = "receive,web,work") -> None:
-        """Serve these roles, and wait until they listen."""
+    def start(
+        self, roles: str = "receive,web,work", *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Serve these roles, and wait until they listen; ``environment`` is added to ours."""
         self.log = (self.folder / "rso.log").open("a")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rso", "serve", "--role", roles, "--config", str(self.config)],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -159,12 +162,17 @@ class Site:
         self.log.close()
         return code
 
+    def pid(self, role: str) -> int:
+        """The process of a role; 0 while there is none."""
+        found = subprocess.run(
+            ["pgrep", "-f", f"rso.roles {role} 0 {self.config}$"],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        return int(found.stdout.split()[0]) if found.stdout else 0
+
     def kill(self, role: str) -> None:
         """Kill -9 the process of a role; the supervisor starts it again."""
-        found = subprocess.run(
-            ["pkill", "-9", "-f", f"rso.roles {role} 0 {self.config}"], check=False
-        )
-        assert found.returncode == 0
+        os.kill(self.pid(role), signal.SIGKILL)
 
     def exams(self) -> list[dict[str, Any]]:
         """Every exam, shown."""

@@ -1,5 +1,6 @@
 """Studies to send, and whether they arrived: for tests from outside."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,22 @@ from rso.testing.site import Site, wait_for
 __all__ = ["delivered", "make_study", "missing"]
 
 
-def make_study(source: Path, folder: Path, count: int, **changes: str) -> list[Path]:
-    """A Study of so many instances in nested folders, made from one real CT slice."""
+def make_study(
+    source: Path, folder: Path, count: int, *, side: int = 0, **changes: str
+) -> list[Path]:
+    """A Study of so many instances in nested folders, made from one real CT slice.
+
+    Args:
+        source: The slice.
+        folder: Where the files go.
+        count: How many.
+        side: Rows and columns of each, in place of the slice's own 128.
+        changes: Elements to change, by keyword.
+    """
     dataset = pydicom.dcmread(source)
+    if side:
+        dataset.Rows = dataset.Columns = side
+        dataset.PixelData = os.urandom(side * side * 2)
     for name, value in {"StudyInstanceUID": generate_uid(), **changes}.items():
         setattr(dataset, name, value)
     pixels = bytearray(dataset.PixelData)

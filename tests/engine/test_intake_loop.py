@@ -10,6 +10,7 @@ import pytest
 from rso.core.errors import VolumeError
 from rso.engine.archive import LocalArchive
 from rso.engine.intake_loop import IntakeLoop
+from rso.engine.spool_reader import Position
 
 
 class Parts:
@@ -29,25 +30,70 @@ async def test_it_ends_when_it_is_cancelled(tmp_path: Path) -> None:
         await asyncio.wait_for(task, 5)
 
 
+class Log:
+    """A reader with something to release, which fails so many times."""
+
+    released = Position(0, 0)
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def poll(self) -> bool:
+        """Nothing to read."""
+        return False
+
+    def release(self, position: Position) -> None:
+        """As the disk allows."""
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        self.released = position
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+async def run_checkpoints(loop: IntakeLoop, log: Log, until: Any) -> None:
+    """Let the loop run with this log until something is so."""
+    folder = Path("log")
+    loop._readers[folder], loop._taken[folder] = log, Position(1, 0)  # type: ignore[assignment]
+    stop = asyncio.Event()
+    task = asyncio.create_task(loop.run(stop))
+    async with asyncio.timeout(5):
+        while not until():
+            await asyncio.sleep(0.01)
+    stop.set()
+    await asyncio.wait_for(task, 5)
+
+
 async def test_a_failed_sync_is_not_trusted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is released from the log, and nothing more is taken in, until a person looked."""
-    loop = IntakeLoop(Parts(tmp_path), tmp_path / "spool")  # type: ignore[arg-type]
-    tried = 0
+    parts = Parts(tmp_path)
+    loop = IntakeLoop(parts, tmp_path / "spool")  # type: ignore[arg-type]
+    tried: list[int] = []
 
-    async def fails() -> None:
-        nonlocal tried
-        tried += 1
+    def fails() -> None:
+        tried.append(1)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(loop, "checkpoint", fails)
+    monkeypatch.setattr(parts.archive, "sync", fails)
     monkeypatch.setattr("rso.engine.intake_loop._SYNC_SECONDS", 0.01)
-    stop = asyncio.Event()
-    task: Any = asyncio.create_task(loop.run(stop))
-    await asyncio.sleep(0.3)
+    log = Log(0)
+    await run_checkpoints(loop, log, lambda: loop._failed)
     with pytest.raises(VolumeError, match="could not be synced"):
         await loop.step()
-    stop.set()
-    await asyncio.wait_for(task, 5)
-    assert tried == 1
+    assert len(tried) == 1
+    assert log.released == Position(0, 0)
+
+
+async def test_a_failed_release_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive is durable by then: the log is released as soon as that works."""
+    loop = IntakeLoop(Parts(tmp_path), tmp_path / "spool")  # type: ignore[arg-type]
+    monkeypatch.setattr("rso.engine.intake_loop._SYNC_SECONDS", 0.01)
+    log = Log(2)
+    await run_checkpoints(loop, log, lambda: log.released == Position(1, 0))
+    assert not await loop.step()
