@@ -76,6 +76,7 @@ class Courier:
         try:
             while not stop.is_set():
                 await self.journal()
+                self.sessions.tend()
                 if not await self._lease():
                     await self._rest()
         finally:

@@ -58,6 +58,13 @@ class SessionThreads:
         """Queue parcels and see that enough threads work on them."""
         for parcel in parcels:
             self._queue.put((parcel.priority, next(self._order), parcel))
+        self.tend()
+
+    def tend(self) -> None:
+        """See that threads work on what is queued: one that could not connect has ended.
+
+        Its fault alone does not empty the queue where another instance was just acknowledged.
+        """
         with self._lock:
             self._threads = [t for t in self._threads if t.is_alive()]
             wanted = min(self._sender.parallel, self._queue.qsize())

@@ -1,0 +1,77 @@
+"""The threads that send: nothing queued is left without one."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rso.core.errors import TransientTransportError
+from rso.core.transport import Outcome, SendResult
+from rso.engine.sessions import Fault, SessionThreads
+
+
+class Parcel:
+    """As much of one as the threads ask for."""
+
+    priority = 0
+    pair = ("1.2", "1.2.840.10008.1.2")
+
+
+class Link:
+    """A sender whose link works when ``plan`` says so, for each opening and each sending."""
+
+    parallel = 1
+
+    def __init__(self, plan: str) -> None:
+        self._plan = list(plan)
+
+    def _step(self) -> None:
+        if self._plan and self._plan.pop(0) == "x":
+            raise TransientTransportError("it broke")
+
+    def open(self, _wanted: Any) -> "Link":
+        """A session."""
+        self._step()
+        return self
+
+    def send(self, _outgoing: Any) -> SendResult:
+        """One instance."""
+        self._step()
+        return SendResult(outcome=Outcome.ACKNOWLEDGED, code="0000")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class Preparer:
+    """Opens nothing."""
+
+    def outgoing(self, parcel: Parcel) -> Parcel:
+        """The parcel itself."""
+        return parcel
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_success_and_a_refused_connection_leave_nothing_behind() -> None:
+    """One is sent, the link breaks, the next connection fails: the rest is sent all the same."""
+    answers: list[SendResult | Fault] = []
+    # Opened, sent, broken while sending, not opened again.
+    link: Any = Link("..xx")
+    preparer: Any = Preparer()
+    threads = SessionThreads(link, preparer, lambda _parcel, result: answers.append(result))
+    parcels: Any = [Parcel() for _ in range(6)]
+    threads.put(parcels)
+    eventually(lambda: len(answers) == 3)
+    kinds = [type(answer).__name__ for answer in answers]
+    assert kinds == ["SendResult", "Fault", "Fault"]
+    eventually(lambda: not any(thread.is_alive() for thread in threads._threads))
+    threads.tend()
+    eventually(lambda: len(answers) == 6)
+    assert all(isinstance(answer, SendResult) for answer in answers[3:])
+    threads.close()
