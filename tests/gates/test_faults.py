@@ -119,7 +119,7 @@ def test_the_database_is_locked(
 ) -> None:
     """Another program locks SQLite: receivers go on, and all is taken in when it lets go."""
     files = make_study(samples / "CT_small.dcm", tmp_path / "study", 30)
-    database = sqlite3.connect(ours.site.folder / "site" / "data" / "rso.sqlite", timeout=30)
+    database = sqlite3.connect(ours.site.config.with_name("rso.sqlite"), timeout=30)
     answers: dict[str, int] = {}
     try:
         database.isolation_level = None
