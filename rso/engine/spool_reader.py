@@ -180,14 +180,13 @@ class SpoolReader:
         """Past a record that stays unreadable although the writer has gone on; else False."""
         if not any(n > segment for n in self._segments()):
             return False
-        view = self._view(segment)
-        for after in range(pos + 1, len(view) - HEAD):
-            if bytes(view[after : after + 4]) == b"RSOL" and self._record(segment, after):
-                break
-        else:
-            after = 0
+        mapped = self._view(segment).obj
+        assert isinstance(mapped, mmap.mmap)
+        after = mapped.find(b"RSOL", pos + 1)
+        while after >= 0 and not self._record(segment, after):
+            after = mapped.find(b"RSOL", after + 1)
         log.error("a part of the spool is unreadable", segment=segment, offset=pos)
-        self.position = Position(segment, after) if after else Position(segment + 1, 0)
+        self.position = Position(segment, after) if after >= 0 else Position(segment + 1, 0)
         return True
 
     def _decode(self, head: RecordHead) -> Record | None:
