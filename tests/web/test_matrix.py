@@ -23,7 +23,7 @@ from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.contacts import contacts_of
 from rso.ledger.exams import now
 from rso.ledger.holds import open_hold
-from rso.ledger.people import Person
+from rso.ledger.people import Person, upsert_user
 from rso.ledger.sessions import create_session, find_session
 from rso.ledger.site import load_site
 from rso.ledger.tokens import create_token
@@ -109,6 +109,13 @@ async def south(engine: Engine) -> South:
         engine.ledger, kind="study", facility="SOUTH", study=study, row=9, reason="wrong number",
         alarm=False, evidence={"name": SECRET},
     )  # fmt: skip
+    for facility in ("SOUTH", "NORTH", ""):
+        facts = {"peer": "10.9.9.9", "calling": f"{SECRET}CT" if facility != "NORTH" else "NORTHCT",
+                 "called": "RSO", "reason": "it came from 10.9.9.9"}  # fmt: skip
+        await audit.append(
+            engine.ledger, actor="receiver", action="association refused", facility=facility,
+            facts=facts,
+        )  # fmt: skip
     hold = (await engine.ledger.fetch("SELECT id FROM hold"))[0]["id"]
     contact = (await contacts_of(engine.ledger, f"{SECRET.lower()}@south.example"))[0]["id"]
     matter = await open_matter(
@@ -242,3 +249,22 @@ async def test_another_facility_is_out_of_reach(
     assert not client.app.state.kept.kept
     assert {batch.facility for batch in client.app.state.kept.batches} <= {"NORTH"}
     assert await audit.verify(ledger) is None
+
+
+@pytest.mark.parametrize(
+    ("role", "facilities", "seen"),
+    [("coordinator", ("NORTH",), 1), ("coordinator", ("SOUTH",), 1), ("admin", None, 3),
+     ("technician", ("NORTH",), -1), ("auditor", None, -1)],
+)  # fmt: skip
+async def test_refusals_are_shown_to_those_whom_they_concern(
+    client: AsyncTestClient[Litestar], engine: Engine, south: South, role: str,
+    facilities: tuple[str, ...] | None, seen: int,
+) -> None:  # fmt: skip
+    """A coordinator sees the refusals of the own facility, an admin those of strangers too."""
+    email = f"{role}-{(facilities or ('all',))[0]}@example.org"
+    await upsert_user(engine.ledger, email=email, role=role, facilities=facilities or ())
+    token = await create_token(engine.ledger, email=email)
+    answer = await client.get("/refusals", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == (200 if seen >= 0 else 403)
+    assert answer.text.count("it came from 10.9.9.9") == max(seen, 0)
+    assert (SECRET in answer.text) == (seen >= 0 and facilities != ("NORTH",))
