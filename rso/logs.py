@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -38,7 +39,11 @@ def configure_logs(role: str = "") -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    # pynetdicom and pydicom log values of elements: patient data.
+    # pynetdicom and pydicom log and warn with the values they dislike: a patient's data, or what
+    # a stranger sends. A level would not do, for pydicom sets its own when it is imported.
     for noisy in ("pynetdicom", "pydicom"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        logger = logging.getLogger(noisy)
+        logger.propagate = False
+        logger.addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", category=UserWarning)
     structlog.contextvars.bind_contextvars(process=role or "cli")

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from msgspec import Struct
+from pydicom import config
 from pydicom.uid import UID
 
 from rso.core.errors import NotDicomError
@@ -164,7 +165,9 @@ def _walk_dataset(dataset: memoryview, meta: FileMeta) -> Completeness:
     if not tag:
         return Completeness(complete=False, is_dicom=True, reason="no dataset yet")
     # Cut between two elements, only what should follow can tell.
-    if "Image Storage" in UID(meta.sop_class_uid).name and tag >> 16 < _PIXELS:
+    # pydicom would log what is no UID as it came.
+    name = UID(meta.sop_class_uid, validation_mode=config.IGNORE).name
+    if "Image Storage" in name and tag >> 16 < _PIXELS:
         return Completeness(complete=False, is_dicom=True, reason="no pixel data yet")
     return Completeness(complete=True, is_dicom=True)
 

@@ -1,6 +1,7 @@
 """Studies to send, and whether they arrived: for tests from outside."""
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from rso.dicom.part10 import read_file_meta
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
 
-__all__ = ["delivered", "make_study", "missing"]
+__all__ = ["CT_IMAGE_STORAGE", "delivered", "make_study", "missing", "tiny_dataset"]
+
+CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def make_study(
@@ -68,3 +71,27 @@ def delivered(site: Site, number: str, count: int) -> dict[str, Any]:
 
     exam: dict[str, Any] = wait_for(found, 90)
     return exam
+
+
+def tiny_dataset(sop_instance_uid: str, **values: bytes) -> bytes:
+    """A CT instance of some 300 bytes without pixels, Explicit VR Little Endian.
+
+    Args:
+        sop_instance_uid: Its own.
+        values: Raw values by ``study``, ``series``, ``name`` or ``patient_id``, unchecked.
+    """
+    elements = (
+        (0x0008, 0x0016, b"UI", CT_IMAGE_STORAGE.encode()),
+        (0x0008, 0x0018, b"UI", sop_instance_uid.encode()),
+        (0x0008, 0x0060, b"CS", b"CT"),
+        (0x0010, 0x0010, b"PN", values.get("name", b"TINY^ONE")),
+        (0x0010, 0x0020, b"LO", values.get("patient_id", b"T-1")),
+        (0x0020, 0x000D, b"UI", values.get("study", b"1.2.826.0.1.3680043.8.498.1")),
+        (0x0020, 0x000E, b"UI", values.get("series", b"1.2.826.0.1.3680043.8.498.1.1")),
+        (0x0028, 0x0010, b"US", b"\x01\x00"),
+    )
+    made = b""
+    for group, number, vr, value in elements:
+        padded = value + (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+        made += struct.pack("<HH2sH", group, number, vr, len(padded)) + padded
+    return made

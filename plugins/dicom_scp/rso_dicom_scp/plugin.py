@@ -1,6 +1,7 @@
 """The receiver: declared sources, storage and verification, nothing else."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ _JPIP = frozenset(
     {"1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204",
      "1.2.840.10008.1.2.4.205"}
 )  # fmt: skip
+_UID = re.compile(r"[0-9.]{1,64}")
 _STATUS = (
     (NoSpaceError, 0xA700),
     (IdentifierError, 0xA900),
@@ -195,6 +197,8 @@ class DicomScp(Receiver):
 
 
 def _is_storage(uid: str) -> bool:
+    if not _UID.fullmatch(uid):
+        return False
     if not uid.startswith("1.2.840.10008."):
         return True  # private: kept like any other
     try:
