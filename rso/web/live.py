@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 BEAT_SECONDS = 10.0
 SESSION_SECONDS = 3.0
-PAUSE_SECONDS = 0.7  # between two words of change on one stream
+PAUSE_SECONDS = 1.0  # between two words of change on one stream
 AGAIN_SECONDS = 1.0
 MOST_A_PERSON = 12
 Message = ServerSentEventMessage
