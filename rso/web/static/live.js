@@ -35,6 +35,7 @@
   window.addEventListener("offline", () => { close(); say("Connection lost: what you see may be old. Trying again…"); });
   window.addEventListener("online", open);
   window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) open(); });
   setInterval(() => { if (source && Date.now() - heard > silence) { say("Connection lost: what you see may be old. Trying again…"); open(); } }, 5000);
   // What is due soon moves up although nothing changed.
   setInterval(refresh, 60000);
