@@ -1,15 +1,29 @@
 """The Active patient list in a real browser: live, by keyboard, claimed, kept as a view."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 
 Visit = Callable[..., Page]
 _LIVE_MS = 2000  # a request is listed within this
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One running RSO for all of these tests."""
+    pacs = Pacs()
+    pacs.start()
+    made = Site(tmp_path_factory.mktemp("site"), pacs.port)
+    made.start()
+    yield made
+    assert made.stop() == 0
+    pacs.stop()
 
 
 def make_exam(site: Site, name: str, **more: str) -> str:
@@ -115,30 +129,32 @@ def test_keyboard_and_claim(site: Site, visit: Visit) -> None:
 
 def test_views(site: Site, visit: Visit) -> None:
     """A filter is kept under a name, opens first, and is gone when it is removed."""
-    make_exam(site, "CT^ONE", modality="CT")
-    make_exam(site, "MR^ONE", modality="MR")
+    other, own = make_exam(site, "CT^ONE", modality="CT"), make_exam(site, "MR^ONE", modality="MR")
     page = visit()
+    rows = "#rows tr[data-number]"
+    expect(page.locator("#rows")).to_contain_text(other)
     page.click("text=Filter and sort")
     page.select_option("[name=modality]", "MR")
-    expect(page.locator("#rows tr[data-number]")).to_have_count(1)
+    expect(page.locator(rows)).to_have_count(1)
     page.fill("#search", "mr")
     page.click(".pop summary")
     page.fill("#view-name", "Only MR")
     page.click("#keep-view button")
     expect(page.locator(".views a[aria-current]")).to_contain_text("Only MR")
-    expect(page.locator("#rows tr[data-number]")).to_have_count(1)
+    expect(page.locator(rows)).to_have_count(1)
     expect(page.locator("#search")).to_have_value("")
     page.click(".pop summary")
     page.click("text=Open the list with this view")
     again = visit()
-    expect(again.locator("#rows tr[data-number]")).to_have_count(1)
+    expect(again.locator(rows)).to_have_count(1)
+    expect(again.locator("#rows")).to_contain_text(own)
     expect(again.locator("[name=modality]")).to_have_value("MR")
     again.click("text=All active")
-    expect(again.locator("#rows tr[data-number]")).to_have_count(2)
+    expect(again.locator("#rows")).to_contain_text(other)
     again.click(".views a:has-text('Only MR')")
     again.click(".pop summary")
     again.click("text=Remove this view")
-    expect(again.locator("#rows tr[data-number]")).to_have_count(2)
+    expect(again.locator("#rows")).to_contain_text(other)
     expect(again.locator(".views nav a")).to_have_count(1)
 
 
