@@ -110,16 +110,23 @@ async def sources_of(ledger: Ledger, facilities: Sequence[str] | None) -> list[d
 async def destination_queues(
     ledger: Ledger, facilities: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    """What waits for, and what stopped at, each destination that reads for these facilities."""
+    """What of these facilities waits for, and stopped at, each destination that reads for them."""
     where, values = _of(facilities, "a.facility")
+    own, more = _of(facilities, "e.facility")
     reads = f"SELECT a.radiologist FROM attachment a WHERE 1 = 1{where}"  # noqa: S608
     mine = "" if facilities is None else f" WHERE d.radiologist IN ({reads})"
+    if own:
+        own = (
+            " AND EXISTS (SELECT 1 FROM delivery v JOIN exam e ON e.id = v.exam"  # noqa: S608
+            f" WHERE v.id = i.delivery{own})"
+        )
+    count = "(SELECT count(*) FROM delivery_item i WHERE i.destination = d.code AND i.state ="
     return await ledger.fetch(
         "SELECT d.code, d.paused, d.failures, d.open_until, d.last_success_at,"  # noqa: S608
-        " (SELECT count(*) FROM delivery_item i WHERE i.destination = d.code"
-        " AND i.state = 'pending') AS pending, (SELECT count(*) FROM delivery_item i"
-        " WHERE i.destination = d.code AND i.state = 'stopped') AS stopped"
+        f" {count} 'pending'{own}) AS pending, {count} 'stopped'{own}) AS stopped"
         f" FROM destination d{mine} ORDER BY d.code",
+        *more,
+        *more,
         *values,
     )
 

@@ -108,6 +108,10 @@ async def test_the_state_of_work(ledger: Ledger) -> None:
         ("R-PACS", 2, 1), ("S-PACS", 0, 0),
     ]  # fmt: skip
     assert [q["code"] for q in await destination_queues(ledger, ["SOUTH"])] == ["S-PACS"]
+    # These are of no exam of NORTH: the destination is its own, what waits there is not.
+    assert [(q["code"], q["pending"]) for q in await destination_queues(ledger, ["NORTH"])] == [
+        ("R-PACS", 0)
+    ]
     assert await destination_queues(ledger, []) == []
 
 
