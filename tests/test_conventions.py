@@ -93,3 +93,13 @@ def test_readme_tables_are_current() -> None:
     assert config_table(DicomScpConfig) in scp
     assert config_table(DicomScuConfig) in scu
     assert config_table(DicomScuOptions) in scu
+
+
+def test_conformance_statement_is_current() -> None:
+    """docs/conformance.md is what `rso conformance` writes from the code's tables."""
+    from rso.cli.conformance import write_conformance  # noqa: PLC0415
+
+    text = write_conformance()
+    assert (ROOT / "docs" / "conformance.md").read_text("utf-8") == text
+    for said in ("| A700 |", "1.2.840.10008.5.1.4.1.1.2 |", "(0010,0020)", "B.12", "2762"):
+        assert said in text

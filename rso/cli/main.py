@@ -4,7 +4,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from rso.cli import ban, exam, hold, notify, operate, retention, send, setup
+from rso.cli import ban, conformance, exam, hold, notify, operate, retention, send, setup
 from rso.core.errors import RsoError
 
 __all__ = ["app", "main"]
@@ -14,7 +14,7 @@ app = App(
     help="Radiology Services Online: intake, matching, routing and proven delivery.",
     version_flags=["--version"],
 )
-for module in (setup, operate, exam, hold, notify, retention, send, ban):
+for module in (setup, operate, exam, hold, notify, retention, send, ban, conformance):
     module.register(app)
 
 

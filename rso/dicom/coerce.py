@@ -9,9 +9,9 @@ from rso.core.errors import RsoError
 from rso.core.transport import Buffer
 from rso.dicom.elements import Element, Encoding, encoding_of, iterate
 
-__all__ = ["CoercionError", "splice"]
+__all__ = ["TAGS", "CoercionError", "splice"]
 
-_TAGS = {
+TAGS = {
     "accession_number": (0x00080050, b"SH"),
     "patient_name": (0x00100010, b"PN"),
     "patient_id": (0x00100020, b"LO"),
@@ -78,7 +78,7 @@ def _replacements(
     declared = b""
     if _CHARACTER_SET in by_tag:
         declared = _value(data, by_tag[_CHARACTER_SET])
-    for name, (tag, vr) in sorted(_TAGS.items(), key=lambda item: item[1][0]):
+    for name, (tag, vr) in sorted(TAGS.items(), key=lambda item: item[1][0]):
         text = getattr(coercion, name)
         if text is None:
             continue

@@ -37,7 +37,14 @@ from rso.plugins import (
 )
 from rso_dicom_scp.tls import Certificates, Tls
 
-__all__ = ["DicomScp", "DicomScpConfig", "Tls", "rso_register_receivers"]
+__all__ = [
+    "STATUSES",
+    "DicomScp",
+    "DicomScpConfig",
+    "Tls",
+    "accepted_syntax",
+    "rso_register_receivers",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +53,7 @@ _JPIP = frozenset(
      "1.2.840.10008.1.2.4.205"}
 )  # fmt: skip
 _UID = re.compile(r"[0-9.]{1,64}")
-_STATUS = (
+STATUSES = (
     (NoSpaceError, 0xA700),
     (IdentifierError, 0xA900),
     (NotDicomError, 0xC000),
@@ -189,11 +196,16 @@ class DicomScp(Receiver):
 
     def transfer_syntax(self, abstract_syntax: str, offered: Sequence[str]) -> str | None:
         """The first offered that RSO keeps as it is; any storage or private SOP Class."""
-        if abstract_syntax == VERIFICATION:
-            return offered[0] if offered else ""
-        if not _is_storage(abstract_syntax):
-            return None
-        return next((t for t in offered if t not in DEFLATED and t not in _JPIP), "")
+        return accepted_syntax(abstract_syntax, offered)
+
+
+def accepted_syntax(abstract_syntax: str, offered: Sequence[str]) -> str | None:
+    """What the SCP takes of an offer; empty: none of these; ``None``: not this SOP Class."""
+    if abstract_syntax == VERIFICATION:
+        return offered[0] if offered else ""
+    if not _is_storage(abstract_syntax):
+        return None
+    return next((t for t in offered if t not in DEFLATED and t not in _JPIP), "")
 
 
 def _is_storage(uid: str) -> bool:
@@ -279,7 +291,7 @@ class _Handler:
 
     def failed(self, exc: Exception) -> tuple[int, str]:
         """The DIMSE status of an error (PS3.4 B.2.3)."""
-        for kind, status in _STATUS:
+        for kind, status in STATUSES:
             if isinstance(exc, kind):
                 return status, str(exc)
         log.error("instance could not be kept", reason=type(exc).__name__, exc_info=exc)
