@@ -1,13 +1,17 @@
 """Editing an exam: changed demographics are compared with its images again."""
 
+from collections.abc import Mapping
+
+import msgspec
 from msgspec import structs
 
 from rso.core.exam import Exam, Patient, Priority
-from rso.core.names import search_key
+from rso.core.names import read_name, search_key
 from rso.engine.context import Engine
 from rso.engine.exams import note_exam
 from rso.engine.matcher import decide_study, match_study
 from rso.engine.recall import unlink_study
+from rso.engine.requests import UNKNOWN_PATIENT, change_request
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
 from rso.ledger.exams import now
@@ -25,8 +29,12 @@ async def edit_exam(
     modality: str | None = None,
     body_part: str | None = None,
     accession_number: str | None = None,
+    request: Mapping[str, str] | None = None,
 ) -> Exam:
-    """Change an exam; changed demographics match its undelivered Studies anew."""
+    """Change an exam; changed demographics match its undelivered Studies anew.
+
+    ``request`` holds fields of ``engine.requests.FIELDS``; those it does not name stay.
+    """
     changed = structs.replace(
         exam,
         patient=exam.patient if patient is None else patient,
@@ -35,18 +43,20 @@ async def edit_exam(
         body_part=exam.body_part if body_part is None else body_part,
         accession_number=exam.accession_number if accession_number is None else accession_number,
     )
+    if any(read_name(changed.patient.name)):
+        flags = tuple(flag for flag in exam.flags if flag != UNKNOWN_PATIENT)
+        changed = structs.replace(changed, flags=flags)
     ledger = engine.ledger
     async with ledger.transaction():
         await _update(engine, changed)
+        fields = [f for f in exam.__struct_fields__ if _differs(exam, changed, f)]
+        if request is not None:
+            fields += await change_request(ledger, exam, request)
+        if not fields:
+            return exam
         if changed.patient != exam.patient:
             await _rematch(engine, changed)
-        await note_exam(
-            ledger,
-            exam,
-            actor,
-            "exam edited",
-            fields=" ".join(f for f in exam.__struct_fields__ if _differs(exam, changed, f)),
-        )
+        await note_exam(ledger, exam, actor, "exam edited", fields=" ".join(fields))
     engine.work.set()
     return changed
 
@@ -60,7 +70,7 @@ async def _update(engine: Engine, exam: Exam) -> None:
     await ledger.execute(
         "UPDATE exam SET patient_name = ?, patient_id = ?, issuer_of_patient_id = ?,"
         " birth_date = ?, sex = ?, name_key = ?, priority = ?, modality = ?, body_part = ?,"
-        " accession_number = ?, due_at = ?, updated_at = ? WHERE id = ?",
+        " accession_number = ?, due_at = ?, flags = ?, updated_at = ? WHERE id = ?",
         patient.name,
         patient.patient_id,
         patient.issuer_of_patient_id,
@@ -72,6 +82,7 @@ async def _update(engine: Engine, exam: Exam) -> None:
         exam.body_part,
         exam.accession_number,
         await due_at(engine, exam.facility, exam.priority, exam.created_at),
+        msgspec.json.encode(exam.flags).decode(),
         now(),
         exam.id,
     )

@@ -63,6 +63,7 @@ async def create_exam(
     body_part: str = "",
     accession_number: str = "",
     request: Mapping[str, Any] | None = None,
+    flags: tuple[str, ...] = (),
     actor: str,
 ) -> Exam:
     """Create an exam that a person requests; RSO makes its number.
@@ -89,6 +90,7 @@ async def create_exam(
             modality=modality,
             body_part=body_part,
             priority=priority,
+            flags=flags,
         )
         due = await due_at(engine, facility, priority, exam.created_at)
         await insert_exam(ledger, exam, due_at=due, request=dict(request or {}), created_by=actor)

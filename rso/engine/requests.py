@@ -1,14 +1,34 @@
-"""What is typed into a request beside the patient: one list for form, page, API and worksheet."""
+"""What is typed into a request: one list of fields for form, page, API and worksheet."""
 
+import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from rso.core.exam import Exam
+from rso.core.exam import Exam, Patient, Priority
+from rso.core.names import Likeness, compare_names, parse_birth_date
 from rso.ledger import Ledger
+from rso.ledger.exams import OPEN_STATUSES, exam_from_row, open_since
 
-__all__ = ["FIELDS", "Field", "asked_of", "request_of"]
+__all__ = [
+    "FIELDS",
+    "SIDES",
+    "UNKNOWN_PATIENT",
+    "Asked",
+    "Field",
+    "asked_of",
+    "change_request",
+    "duplicates_of",
+    "read_request",
+    "request_of",
+    "unknown_name",
+]
+
+UNKNOWN_PATIENT = "unknown patient"
+SIDES = ("right", "left", "both sides", "has no side")
+_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Field(Struct, frozen=True, kw_only=True):
@@ -16,30 +36,96 @@ class Field(Struct, frozen=True, kw_only=True):
 
     Attributes:
         most: Characters that are kept.
-        lines: How high it is; 1 is a single line.
     """
 
     name: str
     label: str
     most: int = 200
-    lines: int = 1
 
 
 FIELDS = (
     Field(name="laterality", label="Side"),
     Field(name="procedure", label="Procedure"),
-    Field(name="study_date", label="Study date"),
-    Field(name="indication", label="Indication", most=4000, lines=3),
-    Field(name="history", label="History", most=4000, lines=3),
-    Field(name="allergies", label="Allergies", most=1000, lines=2),
+    Field(name="study_date", label="Study date", most=10),
+    Field(name="indication", label="Indication", most=4000),
+    Field(name="history", label="History", most=4000),
+    Field(name="allergies", label="Allergies", most=1000),
     Field(name="contrast", label="Contrast medium"),
     Field(name="pregnancy", label="Pregnancy"),
-    Field(name="priors", label="Earlier exams", most=2000, lines=2),
+    Field(name="priors", label="Earlier exams", most=2000),
     Field(name="priority_reason", label="Reason for STAT", most=1000),
     Field(name="referrer", label="Referring physician"),
     Field(name="callback", label="Callback phone", most=64),
     Field(name="fax", label="Fax", most=64),
 )
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request as it was typed; ``problems`` says by field what is missing or wrong."""
+
+    patient: Patient
+    priority: Priority
+    modality: str
+    body_part: str
+    accession_number: str
+    request: dict[str, str]
+    unknown: bool
+    problems: dict[str, str]
+
+
+def unknown_name(sex: str) -> str:
+    """A name for somebody nobody knows yet; matching reads it as no name at all.
+
+    The family name is UNKNOWN; the rest tells two unknown patients of one night apart.
+    """
+    label = "".join(secrets.choice(_LETTERS) for _ in range(4))
+    return f"UNKNOWN^{'JANE' if sex == 'F' else 'JOHN'} DOE {label}"
+
+
+def read_request(form: Mapping[str, str], before: Patient | None = None) -> Asked:
+    """Read a form; ``before`` is the patient as known so far, where an exam is edited."""
+    problems = {}
+    sex = form.get("sex", "") if form.get("sex") in {"M", "F", "O"} else ""
+    unknown = bool(form.get("unknown"))
+    if not form.get("family") and not unknown:
+        problems["family"] = "Enter the family name, or say that the patient is unknown."
+    for field, words in (("birth_date", "Enter a real day."), ("study_date", "Enter a real day.")):
+        if form.get(field) and not parse_birth_date(form[field]):
+            problems[field] = words
+    if not form.get("indication"):
+        problems["indication"] = "Say why the exam is asked for."
+    priority = form.get("priority", "routine")
+    if priority == "stat" and not form.get("priority_reason"):
+        problems["priority_reason"] = "A STAT exam needs a reason."
+    patient = Patient(
+        name=unknown_name(sex) if unknown else _name(form, before),
+        patient_id=form.get("patient_id", "")[:64],
+        issuer_of_patient_id=before.issuer_of_patient_id if before else "",
+        birth_date=parse_birth_date(form.get("birth_date", "")),
+        sex=sex,
+    )
+    return Asked(
+        patient=patient,
+        priority=Priority(priority) if priority in set(Priority) else Priority.ROUTINE,
+        modality=form.get("modality", "").upper()[:16],
+        body_part=form.get("body_part", "")[:64],
+        accession_number=form.get("accession_number", "")[:16],
+        request={f.name: form.get(f.name, "")[: f.most] for f in FIELDS},
+        unknown=unknown,
+        problems=problems,
+    )
+
+
+def _name(form: Mapping[str, str], before: Patient | None) -> str:
+    """A Person Name of the typed parts; prefix, suffix and other scripts stay as they were."""
+    typed = [form.get(n, "").translate({ord(c): " " for c in "^=\\"})[:64]
+             for n in ("family", "given", "middle")]  # fmt: skip
+    alphabetic, *groups = (before.name if before else "").split("=")
+    parts = alphabetic.split("^")
+    if before is not None and [*parts, "", "", ""][:3] == typed:
+        return before.name
+    name = "^".join([*typed, *parts[3:]]).rstrip("^")
+    return "=".join([name, *groups]).rstrip("=")
 
 
 async def request_of(ledger: Ledger, exam: Exam) -> dict[str, Any]:
@@ -53,3 +139,52 @@ async def asked_of(ledger: Ledger, exam: Exam) -> list[tuple[str, str]]:
     """Label and text of each field of the request that says something."""
     said = await request_of(ledger, exam)
     return [(field.label, str(said[field.name])) for field in FIELDS if said.get(field.name)]
+
+
+async def change_request(ledger: Ledger, exam: Exam, request: Mapping[str, str]) -> list[str]:
+    """Write changed fields of a request; returns their names."""
+    said = await request_of(ledger, exam)
+    known = {field.name: field.most for field in FIELDS}
+    changed = [
+        name for name, text in request.items() if name in known and said.get(name, "") != text
+    ]
+    if changed:
+        said |= {name: request[name][: known[name]] for name in changed}
+        await ledger.execute(
+            "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(said).decode(), exam.id
+        )
+    return changed
+
+
+async def duplicates_of(
+    ledger: Ledger, facility: str, patient: Patient, open_days: int
+) -> Sequence[Exam]:
+    """Open exams of the facility that look like the same patient's: by ID, or name and birth date.
+
+    The newest first, a dozen at most.
+    """
+    clauses, values = [], list[Any]()
+    for column, value in (("patient_id", patient.patient_id), ("birth_date", patient.birth_date)):
+        if value:
+            clauses.append(f"{column} = ?")
+            values.append(value)
+    if not clauses:
+        return []
+    states = ",".join(f"'{status.value}'" for status in OPEN_STATUSES)
+    rows = await ledger.fetch(
+        f"SELECT * FROM exam WHERE facility = ? AND status IN ({states}) AND created_at > ?"  # noqa: S608
+        f" AND ({' OR '.join(clauses)}) ORDER BY created_at DESC LIMIT 200",
+        facility,
+        open_since(open_days),
+        *values,
+    )
+    exams = [exam_from_row(row) for row in rows]
+    return [exam for exam in exams if _same(exam.patient, patient)][:12]
+
+
+def _same(one: Patient, other: Patient) -> bool:
+    if other.patient_id and one.patient_id == other.patient_id:
+        return True
+    same_day = bool(other.birth_date) and one.birth_date == other.birth_date
+    alike = compare_names(one.name, other.name, same_birth_date=same_day)
+    return same_day and alike in {Likeness.EXACT, Likeness.CLOSE}

@@ -28,6 +28,7 @@ __all__ = [
     "DeliveryItem",
     "Destination",
     "Exam",
+    "ExamDocument",
     "Facility",
     "Hold",
     "Instance",
@@ -35,11 +36,35 @@ __all__ = [
     "Outbox",
     "PasswordReset",
     "Radiologist",
+    "RequestDraft",
     "Session",
     "Source",
     "Study",
     "User",
 ]
+
+
+class ExamDocument(Table, tablename="exam_document"):
+    """A PDF or picture that came with a request; its bytes are a file named by the key."""
+
+    id = UUID(primary_key=True)
+    exam = UUID()
+    name = Varchar(200, default="")  # as the browser said; shown, never a path
+    media_type = Varchar(32)  # by its content
+    size = BigInt()
+    digest = Varchar(64)  # BLAKE3
+    created_by = Varchar(254, default="")
+    created_at = Timestamptz()
+    removed_at = Timestamptz(null=True, default=None)
+
+
+class RequestDraft(Table, tablename="request_draft"):
+    """What somebody has typed into the request form and not yet sent."""
+
+    account = Varchar(254, primary_key=True)
+    facility = Varchar(64, default="")
+    form = Text()
+    saved_at = Timestamptz()
 
 
 class Facility(Table, tablename="facility"):

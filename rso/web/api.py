@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from litestar import Request, get, post
+from litestar.exceptions import ClientException, ValidationException
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 
@@ -11,6 +12,8 @@ from rso.core.names import parse_birth_date
 from rso.engine.exam_views import ExamSummary, ExamView
 from rso.engine.exams import create_exam, list_exams, show_exam
 from rso.engine.holds import HoldSummary, list_holds
+from rso.engine.notify import notify_people
+from rso.engine.requests import FIELDS, UNKNOWN_PATIENT, duplicates_of, unknown_name
 from rso.web.auth import engine_of, signed_in
 
 __all__ = ["HANDLERS", "CreatedExam", "NewExam"]
@@ -20,18 +23,41 @@ Text = Annotated[str, Meta(max_length=200)]
 
 
 class NewExam(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request for an exam."""
+    """A request for an exam.
+
+    Attributes:
+        unknown_patient: Nobody knows who it is: RSO makes a name that matching reads as none.
+        check_duplicates: Refuse (409) where an open exam of the same patient is there already.
+        notify: Whom to tell: channels by email.
+        note: For those who are told, read in RSO only.
+    """
 
     facility: Text
-    patient_name: Annotated[str, Meta(min_length=1, max_length=300)]
+    patient_name: Annotated[str, Meta(max_length=300)] = ""
     patient_id: Annotated[str, Meta(max_length=64)] = ""
     birth_date: Annotated[str, Meta(max_length=10)] = ""
     sex: Annotated[str, Meta(pattern="^[MFO]?$")] = ""
+    unknown_patient: bool = False
     modality: Annotated[str, Meta(max_length=16)] = ""
     body_part: Annotated[str, Meta(max_length=64)] = ""
     accession_number: Annotated[str, Meta(max_length=16)] = ""
     priority: Priority = Priority.ROUTINE
+    priority_reason: Annotated[str, Meta(max_length=1000)] = ""
+    laterality: Text = ""
+    procedure: Text = ""
+    study_date: Annotated[str, Meta(max_length=10)] = ""
     indication: Annotated[str, Meta(max_length=4000)] = ""
+    history: Annotated[str, Meta(max_length=4000)] = ""
+    allergies: Annotated[str, Meta(max_length=1000)] = ""
+    contrast: Text = ""
+    pregnancy: Text = ""
+    priors: Annotated[str, Meta(max_length=2000)] = ""
+    referrer: Text = ""
+    callback: Annotated[str, Meta(max_length=64)] = ""
+    fax: Annotated[str, Meta(max_length=64)] = ""
+    check_duplicates: bool = False
+    notify: dict[str, list[str]] = {}
+    note: Annotated[str, Meta(max_length=2000)] = ""
 
 
 class CreatedExam(Struct, frozen=True, kw_only=True):
@@ -59,23 +85,37 @@ async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
     me.require("customer", "technician", "coordinator")
     engine = engine_of(request)
     allowed = me.person.facilities
+    if not data.patient_name and not data.unknown_patient:
+        raise ValidationException("a patient has a name, or is unknown")
+    patient = Patient(
+        name=unknown_name(data.sex) if data.unknown_patient else data.patient_name,
+        patient_id=data.patient_id,
+        birth_date=parse_birth_date(data.birth_date),
+        sex=data.sex,
+    )
+    # Another facility's code is answered as one that does not exist.
+    facility = data.facility if allowed is None or data.facility in allowed else ""
+    if data.check_duplicates:
+        found = await duplicates_of(
+            engine.ledger, facility, patient, engine.settings.intake.open_days
+        )
+        if found:
+            numbers = ", ".join(exam.number for exam in found)
+            raise ClientException(f"the patient has open exams: {numbers}", status_code=409)
+    asked = {field.name: getattr(data, field.name) for field in FIELDS}
     exam = await create_exam(
         engine,
-        # Another facility's code is answered as one that does not exist.
-        facility=data.facility if allowed is None or data.facility in allowed else "",
-        patient=Patient(
-            name=data.patient_name,
-            patient_id=data.patient_id,
-            birth_date=parse_birth_date(data.birth_date),
-            sex=data.sex,
-        ),
+        facility=facility,
+        patient=patient,
         priority=data.priority,
         modality=data.modality,
         body_part=data.body_part,
         accession_number=data.accession_number,
-        request={"indication": data.indication} if data.indication else {},
+        request={name: text for name, text in asked.items() if text},
+        flags=(UNKNOWN_PATIENT,) if data.unknown_patient else (),
         actor=me.person.email,
     )
+    await notify_people(engine, exam, data.notify, actor=me.person.email, note=data.note)
     return CreatedExam(exam_number=exam.number)
 
 

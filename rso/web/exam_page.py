@@ -13,6 +13,7 @@ from pydicom.uid import UID
 
 from rso.core.exam import Exam
 from rso.core.number import format_number
+from rso.engine.documents import documents_of
 from rso.engine.exam_deliveries import ACTIONS, act_on_delivery, retry_deliveries
 from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam
@@ -68,6 +69,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         matters=await exam_matters(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
         asked=await asked_of(ledger, exam),
+        documents=await documents_of(ledger, exam),
         released=await released_to(ledger, exam),
         owner=await owner_of(ledger, exam),
         owners=await assignable(ledger, exam.facility),

@@ -62,7 +62,7 @@ class South:
         self.values = {
             "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
             "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "matter": matter, "key": "SOUTH", "secret": "SOUTH", "email": f"{SECRET.lower()}@south.example",
-            "kind": "facilities", "instance": new_id(),
+            "kind": "facilities", "instance": new_id(), "document": new_id(),
         }  # fmt: skip
         self.number = exam.number
 

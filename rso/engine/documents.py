@@ -1,0 +1,120 @@
+"""Documents that come with a request: checked by content, kept under opaque names, not sent."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from blake3 import blake3
+
+from rso.core.errors import RefusedError
+from rso.core.exam import Exam
+from rso.engine.context import Engine
+from rso.engine.exams import note_exam
+from rso.ledger import Ledger, new_id, tables
+from rso.ledger.exams import now
+
+__all__ = [
+    "DOCUMENTS",
+    "MOST_BYTES",
+    "MOST_DOCUMENTS",
+    "add_document",
+    "check_document",
+    "document_of",
+    "document_path",
+    "documents_of",
+    "remove_document",
+]
+
+DOCUMENTS = "documents"  # the folder below data_dir
+MOST_BYTES = 20 << 20
+MOST_DOCUMENTS = 20
+_KINDS = (
+    (b"%PDF-", "application/pdf"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+)
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+
+
+def check_document(data: bytes) -> str:
+    """The media type of a document, by its content.
+
+    Raises:
+        RefusedError: It is no PDF, PNG or JPEG, or it is too large.
+    """
+    if len(data) > MOST_BYTES:
+        raise RefusedError(f"a document has at most {MOST_BYTES >> 20} MB")
+    for magic, media_type in _KINDS:
+        if data.startswith(magic):
+            return media_type
+    raise RefusedError("a document is a PDF, a PNG or a JPEG file")
+
+
+def document_path(engine: Engine, document: str) -> Path:
+    """Where a document's bytes are; its key alone names the file."""
+    key = UUID(document).hex
+    return engine.settings.data_dir / DOCUMENTS / key[-2:] / key
+
+
+async def add_document(engine: Engine, exam: Exam, name: str, data: bytes, *, actor: str) -> str:
+    """Keep a document with an exam; returns its key.
+
+    Raises:
+        RefusedError: Its kind, its size, or one too many.
+    """
+    media_type = check_document(data)
+    key = new_id()
+    await asyncio.to_thread(_write, document_path(engine, key), data)
+    async with engine.ledger.transaction():
+        if len(await documents_of(engine.ledger, exam)) >= MOST_DOCUMENTS:
+            document_path(engine, key).unlink(missing_ok=True)
+            raise RefusedError(f"an exam has at most {MOST_DOCUMENTS} documents")
+        await engine.ledger.insert_rows(tables.ExamDocument, [{
+            "id": key, "exam": exam.id, "name": _UNSHOWN.sub("", name)[-120:] or "document",
+            "media_type": media_type, "size": len(data), "digest": blake3(data).hexdigest(),
+            "created_by": actor, "created_at": now(), "removed_at": None,
+        }])  # fmt: skip
+        await note_exam(engine.ledger, exam, actor, "document added", document=key)
+    return key
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    for folder in (path.parent, path.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+async def documents_of(ledger: Ledger, exam: Exam) -> list[dict[str, Any]]:
+    """An exam's documents, the first first."""
+    return await ledger.fetch(
+        "SELECT * FROM exam_document WHERE exam = ? AND removed_at IS NULL ORDER BY id", exam.id
+    )
+
+
+async def document_of(ledger: Ledger, exam: Exam, document: str) -> dict[str, Any] | None:
+    """One of an exam's documents."""
+    return next((d for d in await documents_of(ledger, exam) if str(d["id"]) == document), None)
+
+
+async def remove_document(engine: Engine, exam: Exam, document: str, *, actor: str) -> bool:
+    """Take a document away, such as another patient's; False when the exam has no such one."""
+    if await document_of(engine.ledger, exam, document) is None:
+        return False
+    async with engine.ledger.transaction():
+        await engine.ledger.execute(
+            "UPDATE exam_document SET removed_at = ?, name = '' WHERE id = ?", now(), document
+        )
+        await note_exam(engine.ledger, exam, actor, "document removed", document=document)
+    await asyncio.to_thread(document_path(engine, document).unlink, missing_ok=True)
+    return True

@@ -1,0 +1,109 @@
+"""Documents of an exam: added, handed out as downloads, taken away."""
+
+from typing import Any
+from urllib.parse import quote
+
+from litestar import Request, Response, get, post
+from litestar.datastructures import UploadFile
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.response import File, Redirect
+
+from rso.core.errors import RefusedError
+from rso.core.exam import Exam
+from rso.engine.documents import (
+    MOST_BYTES,
+    add_document,
+    check_document,
+    document_of,
+    document_path,
+    remove_document,
+)
+from rso.engine.exams import find_exam, note_exam
+from rso.web.auth import checked_form, engine_of, signed_in
+
+__all__ = ["HANDLERS", "MOST_BODY", "add_documents", "chosen_documents"]
+
+Ask = Request[Any, Any, Any]
+MOST_BODY = 3 * MOST_BYTES + (1 << 20)
+Chosen = list[tuple[str, bytes]]
+
+
+async def chosen_documents(request: Ask) -> Chosen:
+    """The files of a form, each checked.
+
+    Raises:
+        RefusedError: One is no document, or too large; its name is said.
+    """
+    found = []
+    for file in (await request.form()).getall("documents", []):
+        if not isinstance(file, UploadFile) or not file.filename:
+            continue
+        data = await file.read(MOST_BYTES + 1)
+        try:
+            check_document(data)
+        except RefusedError as exc:
+            raise RefusedError(f"{file.filename[:80]}: {exc}") from None
+        found.append((file.filename, data))
+    return found
+
+
+async def add_documents(request: Ask, exam: Exam, chosen: Chosen, actor: str) -> None:
+    """Keep them all with the exam."""
+    for name, data in chosen:
+        await add_document(engine_of(request), exam, name, data, actor=actor)
+
+
+@post("/exams/{number:str}/documents", status_code=303, request_max_body_size=MOST_BODY)
+async def upload_documents(request: Ask, number: FromPath[str]) -> Redirect:
+    """Add documents to an exam."""
+    me = await signed_in(request)
+    me.require("customer", "technician", "coordinator")
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    await checked_form(request)
+    await add_documents(request, exam, await chosen_documents(request), me.person.email)
+    return Redirect(f"/exams/{exam.number}", status_code=303)
+
+
+@get("/exams/{number:str}/documents/{document:str}")
+async def download_document(
+    request: Ask, number: FromPath[str], document: FromPath[str]
+) -> Response[Any]:
+    """A document as a download: nothing in it runs on this site."""
+    me = await signed_in(request)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    row = await document_of(engine.ledger, exam, document)
+    path = document_path(engine, str(row["id"])) if row else None
+    if row is None or path is None or not path.exists():
+        raise NotFoundException("no such document")
+    await note_exam(
+        engine.ledger, exam, me.person.email, "document downloaded", document=str(row["id"])
+    )
+    disposition = f"attachment; filename*=UTF-8''{quote(row['name'], safe='')}"
+    return File(
+        path=path,
+        media_type=row["media_type"],
+        headers={
+            "Content-Disposition": disposition,
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+@post("/exams/{number:str}/documents/{document:str}/remove", status_code=303)
+async def take_away(request: Ask, number: FromPath[str], document: FromPath[str]) -> Redirect:
+    """Take a document away."""
+    me = await signed_in(request)
+    me.require("technician", "coordinator")
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    await checked_form(request)
+    if not await remove_document(engine, exam, document, actor=me.person.email):
+        raise NotFoundException("no such document")
+    return Redirect(f"/exams/{exam.number}", status_code=303)
+
+
+HANDLERS = [upload_documents, download_document, take_away]

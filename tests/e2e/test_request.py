@@ -1,0 +1,98 @@
+"""Asking for an exam in a real browser: draft, duplicates, documents, unknown patients, paper."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from rso.testing.site import Site
+
+Visit = Callable[..., Page]
+
+
+def test_a_draft_outlives_the_session(site: Site, visit: Visit) -> None:
+    """Typed, signed out, signed in: it is there; nobody else sees it; the browser keeps nothing."""
+    base = f"http://127.0.0.1:{site.web}"
+    page = visit()
+    page.goto(f"{base}/exams/new")
+    page.fill("[name=family]", "DRAFTED")
+    page.fill("[name=indication]", "pain since <b>Monday</b>")
+    expect(page.locator("#kept")).to_have_text("Draft kept.", timeout=10_000)
+    stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert "DRAFTED" not in stored
+    page.click("text=Sign out")
+    other = visit("customer@example.org")
+    other.goto(f"{base}/exams/new")
+    expect(other.locator("[name=family]")).to_have_value("")
+    again = visit()
+    again.goto(f"{base}/exams/new")
+    expect(again.locator("#draft-note")).to_be_visible()
+    expect(again.locator("[name=family]")).to_have_value("DRAFTED")
+    expect(again.locator("[name=indication]")).to_have_value("pain since <b>Monday</b>")
+    again.click("#drop-draft")
+    expect(again.locator("#draft-note")).to_have_count(0)
+    expect(again.locator("[name=family]")).to_have_value("")
+
+
+def test_the_whole_request(site: Site, visit: Visit, tmp_path: Path) -> None:
+    """By keyboard: every field, a document, the number; the same patient again is asked about."""
+    base = f"http://127.0.0.1:{site.web}"
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.png"
+    Image.new("RGB", (20, 20), "red").save(hostile)
+    page = visit("customer@example.org")
+    page.goto(f"{base}/exams/new")
+    page.locator("[name=family]").focus()
+    for text in ("MUSTER", "ERIKA", "M"):
+        page.keyboard.type(text)
+        page.keyboard.press("Tab")
+    page.fill("[name=birth_date]", "1970-01-31")
+    page.select_option("[name=sex]", "F")
+    page.select_option("[name=modality]", "CT")
+    page.fill("[name=body_part]", "KNEE")
+    page.select_option("[name=laterality]", "left")
+    page.fill("[name=indication]", "<script>alert(1)</script>\nfell")
+    page.fill("[name=allergies]", "iodine")
+    page.select_option("[name=pregnancy]", "not pregnant")
+    expect(page.locator("[name=priority_reason]")).to_be_hidden()
+    page.select_option("[name=priority]", "stat")
+    expect(page.locator("[name=priority_reason]")).to_be_visible()
+    page.set_input_files("[name=documents]", str(hostile))
+    page.get_by_role("button", name="Create exam").press("Enter")
+    expect(page.locator("[aria-invalid]")).to_be_focused()
+    page.keyboard.type("fell from a ladder")
+    page.set_input_files("[name=documents]", str(hostile))
+    page.get_by_role("button", name="Create exam").press("Enter")
+    shown = page.locator("#number").inner_text()
+    number = shown.replace("-", "")
+    expect(page.locator("main")).to_contain_text("Enter this as Patient ID")
+    page.get_by_role("link", name="Worksheet").click()
+    for text in (shown, "MUSTER ERIKA M", "left", "iodine", "<script>alert(1)</script>", "STAT"):
+        expect(page.locator(".worksheet")).to_contain_text(text)
+    page.goto(f"{base}/exams/{number}")
+    expect(page.locator(".documents")).to_contain_text("<img src=x onerror=alert(1)>.png")
+    link = page.locator(".documents a").get_attribute("href")
+    with page.expect_download() as got:
+        page.locator(".documents a").click()
+    assert Path(got.value.path()).read_bytes() == hostile.read_bytes()
+    cookies = {c["name"]: c["value"] for c in page.context.cookies()}
+    answer = requests.get(f"{base}{link}", cookies=cookies, timeout=20)
+    assert answer.headers["content-type"].startswith("image/png")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    names = [
+        p.name for p in (site.folder / "site" / "data" / "documents").rglob("*") if p.is_file()
+    ]
+    assert len(names) == 1
+    assert names[0].isalnum()
+    # The same patient once more.
+    page.goto(f"{base}/exams/new")
+    for name, text in (("family", "Muster"), ("given", "Erika"), ("middle", "M"),
+                       ("birth_date", "1970-01-31"), ("indication", "again")):  # fmt: skip
+        page.fill(f"[name={name}]", text)
+    page.get_by_role("button", name="Create exam").click()
+    expect(page.locator(".duplicates")).to_contain_text(shown)
+    page.get_by_role("button", name="Create another exam all the same").click()
+    assert page.locator("#number").inner_text() != shown
