@@ -173,9 +173,11 @@ class _Client:
             pause = min(pause * 2, 30)
         raise AssertionError
 
-    def kept(self, uids: Sequence[str], *, complete: bool) -> set[str]:
-        """Which of these are stored already."""
-        body = msgspec.json.encode({"instances": list(uids), "complete": complete})
+    def kept(
+        self, uids: Sequence[str], *, complete: bool = False, files: Sequence[object] = ()
+    ) -> set[str]:
+        """Which of these are stored already; with the very bytes, where ``files`` tell them."""
+        body = msgspec.json.encode({"instances": list(uids), "complete": complete, "files": files})
         status, answer = self.ask("/uploads", "application/json", len(body), lambda: iter([body]))
         if status != 200:
             fail(str(answer.get("detail", f"RSO answered {status}")))
@@ -236,7 +238,10 @@ def _send_all(client: _Client, files: dict[str, Path]) -> dict[str, Any]:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
-    already = client.kept(list(files), complete=False)
+    already = client.kept(list(files))
+    if already:  # by name; only the same bytes need not be sent again
+        claims = [_claim(uid, files[uid]) for uid in sorted(already)]
+        already = client.kept(sorted(already), files=claims)
     missing = [uid for uid in files if uid not in already]
     stored, reasons = set(already), set[str]()
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -263,6 +268,16 @@ def _send_all(client: _Client, files: dict[str, Path]) -> dict[str, Any]:
         "already": len(already),
         "reasons": sorted(reasons),
     }
+
+
+def _claim(uid: str, file: Path) -> dict[str, object]:
+    """What a manifest says of a file: size, and SHA-256 of its dataset."""
+    from rso.dicom.part10 import read_file_meta  # noqa: PLC0415
+
+    with file.open("rb") as opened:
+        opened.seek(read_file_meta(opened.read(1 << 17)).dataset_offset)
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return {"sop_instance_uid": uid, "size": opened.tell(), "sha256": digest}
 
 
 def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:

@@ -2,6 +2,7 @@
 
 import ctypes
 import filecmp
+import hashlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -88,6 +89,15 @@ class LocalArchive:
     def remove(self, record_id: str) -> None:
         """Take one file away; one that is gone already is as good."""
         self.path(record_id).unlink(missing_ok=True)
+
+    def dataset_sha256(self, record_id: str, offset: int) -> str:
+        """SHA-256 of a kept dataset, hex; empty when its file is not there."""
+        try:
+            with self.path(record_id).open("rb") as file:
+                file.seek(offset)
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return ""
 
     def sync(self) -> None:
         """Make every file written so far durable: one sync of the volume for many files.

@@ -346,6 +346,14 @@ def test_upload_to_an_exam_resumes_and_completes(
     assert (again["stored"], again["already"]) == (60, 60)
     assert site.exams()[0]["expected_instances"] == 60
     assert digests(pacs, files)
+    # Another image under a name that is there already is not taken for it: kept too, and held.
+    other = pydicom.dcmread(folder / "7.dcm")
+    other.PixelData = bytes(len(other.PixelData))
+    other.save_as(folder / "7.dcm")
+    changed = site.rso("send", number, str(folder), *words)
+    assert (changed["stored"], changed["already"]) == (60, 59)
+    held = wait_for(site.holds)
+    assert [(h["kind"], h["instances"]) for h in held] == [("instance", 1)]
     stranger = site.rso("token", "create", "--user", "south@example.org", "--json")["token"]
     words[3] = stranger
     refused = site.run("send", number, str(folder), *words)

@@ -1,5 +1,6 @@
 """What is about to be sent to an exam, what is there already, and instances in pieces."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -10,6 +11,7 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
+from rso.engine.context import Engine
 from rso.engine.exams import complete_exam
 from rso.plugins import IntakeError
 from rso.web.auth import engine_of
@@ -26,10 +28,17 @@ Uid = Annotated[str, Meta(max_length=64)]
 
 
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A large file that will come in pieces: its SOP Instance UID and size in bytes."""
+    """A file: its SOP Instance UID and what is known of its bytes.
+
+    Attributes:
+        size: Bytes of the whole file; tells how far it has come where it comes in pieces.
+        sha256: Of its dataset, hex: of all after the file meta (group 0002), which is each
+            writer's own. What is stored counts as kept only if its bytes have the same.
+    """
 
     sop_instance_uid: Uid
     size: Annotated[int, Meta(ge=1)]
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,21 +46,26 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         instances: SOP Instance UIDs.
-        files: Those of them that come in pieces.
+        files: What is known of some of them, or of all.
         complete: The exam has no others: it is complete once all are here.
     """
 
     instances: Annotated[list[Uid], Meta(max_length=100_000)]
-    files: Annotated[list[File], Meta(max_length=10_000)] = []
+    files: Annotated[list[File], Meta(max_length=100_000)] = []
     complete: bool = False
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """Which of them are safely stored already, and how far the others in pieces have come."""
+    """Which of them are safely stored already, and how far the others in pieces have come.
+
+    Attributes:
+        differs: Stored with other bytes: sent again they are kept too, and held.
+    """
 
     kept: list[str]
     total: int
     offsets: dict[str, int]
+    differs: list[str] = []
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -68,7 +82,8 @@ async def manifest(request: Ask, number: FromPath[str], data: JSONBody[Manifest]
     exam, provenance = await exam_of(receiver.callers, request, number)
     engine = engine_of(request)
     rows = await engine.ledger.fetch(
-        "SELECT i.sop_instance_uid, i.purged_at FROM instance i JOIN study s ON s.id = i.study"
+        "SELECT i.id, i.sop_instance_uid, i.dataset_offset, i.purged_at FROM instance i"
+        " JOIN study s ON s.id = i.study"
         " WHERE i.facility = ? AND (s.exam = ? OR s.exam_number = ?)",
         exam.facility,
         exam.id,
@@ -82,13 +97,33 @@ async def manifest(request: Ask, number: FromPath[str], data: JSONBody[Manifest]
         expected = len(known | set(wanted))
         actor = provenance.user or provenance.source
         await complete_exam(engine, exam, actor=actor, expected=expected)
+    claimed = {file.sop_instance_uid: file.sha256 for file in data.files if file.sha256}
+    differs = have & claimed.keys() - await asyncio.to_thread(_same, engine, rows, claimed)
+    have -= differs
     offsets = {
         file.sop_instance_uid: offset
         for file in data.files
         if file.sop_instance_uid not in have
         and (offset := receiver.pieces.offset(exam.number, file.sop_instance_uid, file.size))
     }
-    return Kept(kept=[uid for uid in wanted if uid in have], total=len(wanted), offsets=offsets)
+    return Kept(
+        kept=[uid for uid in wanted if uid in have],
+        total=len(wanted),
+        offsets=offsets,
+        differs=[uid for uid in wanted if uid in differs],
+    )
+
+
+def _same(engine: Engine, rows: list[dict[str, Any]], claimed: dict[str, str]) -> set[str]:
+    """The instances of which a stored dataset has the SHA-256 that somebody claims."""
+    same = set()
+    for row in rows:
+        uid = row["sop_instance_uid"]
+        if row["purged_at"] is None and uid in claimed and uid not in same:
+            found = engine.archive.dataset_sha256(row["id"], row["dataset_offset"])
+            if found == claimed[uid]:
+                same.add(uid)
+    return same
 
 
 @patch("/api/exams/{number:str}/uploads/{uid:str}", status_code=200, request_max_body_size=None)

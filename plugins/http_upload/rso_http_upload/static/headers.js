@@ -22,6 +22,9 @@ function read(bytes) {
   return dicomParser.parseDicom(bytes, { untilTag: "x7fe00010" });
 }
 
+// Where the dataset begins: behind preamble, DICM and group 0002, whose length its first element tells.
+const datasetOffset = (dataset) => (dataset.elements.x00020000 ? 144 + dataset.uint32("x00020000") : 0);
+
 // {uid, study, ...} of an instance, or {skip: reason}. `first(n)` gives the file's first n bytes.
 export async function identify(first) {
   let bytes = new Uint8Array(await first(FIRST));
@@ -42,7 +45,7 @@ export async function identify(first) {
   const study = text(dataset, "x0020000d");
   if (!uid || !study) return { skip: "no Study or SOP Instance UID" };
   return {
-    uid, study,
+    uid, study, dataset: datasetOffset(dataset),
     name: words(dataset, "x00100010"), patientId: words(dataset, "x00100020"), born: text(dataset, "x00100030"),
     modality: text(dataset, "x00080060"), date: text(dataset, "x00080020"), description: words(dataset, "x00081030"),
   };

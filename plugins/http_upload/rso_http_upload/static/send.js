@@ -55,19 +55,34 @@ export class Sender {
     }
   }
 
-  async manifest(files, complete) {
+  async manifest(files, complete = false, digests = new Map()) {
+    const known = files.filter((file) => file.size > LARGE || digests.has(file.uid));
     const body = JSON.stringify({
       instances: files.map((file) => file.uid), complete,
-      files: files.filter((file) => file.size > LARGE).map((file) => ({ sop_instance_uid: file.uid, size: file.size })),
+      files: known.map((file) => ({ sop_instance_uid: file.uid, size: file.size, sha256: digests.get(file.uid) || "" })),
     });
     const { status, answer } = await this.persist("POST", "/uploads", body, { "Content-Type": "application/json" });
     if (status !== 200) throw new Error(answer.detail || `RSO answered ${status}`);
     return answer;
   }
 
+  // Which are stored with these very bytes. A browser computes digests on secure pages only; elsewhere the UID decides.
+  async same(files) {
+    if (!files.length || !crypto.subtle) return new Set(files.map((file) => file.uid));
+    const digests = new Map();
+    for (const file of files) {
+      if (!file.dataset || file.size > LARGE) continue;
+      const bytes = await (await file.blob()).slice(file.dataset).arrayBuffer();
+      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+      digests.set(file.uid, [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join(""));
+    }
+    return new Set((await this.manifest(files, false, digests)).kept);
+  }
+
   async run(files) {
-    const { kept, offsets } = await this.manifest(files, false);
-    const there = new Set(kept);
+    const { kept, offsets } = await this.manifest(files);
+    const named = new Set(kept);
+    const there = await this.same(files.filter((file) => named.has(file.uid)));
     const wanted = [];
     for (const file of files) {
       if (there.has(file.uid)) { this.hooks.moved(file, file.size); this.hooks.state(file, "stored", "was there already"); }
