@@ -23,6 +23,7 @@ C_STORE_RQ, C_ECHO_RQ = 0x0001, 0x0030
 NO_DATASET = 0x0101
 _HEAD = struct.Struct("<HHL")
 _SHORT = struct.Struct("<H")
+_RESPONSE = struct.Struct("<" + "HHLH" * 4)  # four elements of VR US
 
 
 class Command(NamedTuple):
@@ -111,10 +112,12 @@ def _command(body: bytes) -> bytes:
 def write_response(command: Command, status: int, comment: str = "") -> bytes:
     """The answer to a request; the comment (0000,0902) holds no patient data."""
     body = _element(0x0002, _padded(command.sop_class_uid)) if command.sop_class_uid else b""
-    body += _element(0x0100, _SHORT.pack(command.field | 0x8000))
-    body += _element(0x0120, _SHORT.pack(command.message_id))
-    body += _element(0x0800, _SHORT.pack(NO_DATASET))
-    body += _element(0x0900, _SHORT.pack(status))
+    body += _RESPONSE.pack(
+        0, 0x0100, 2, command.field | 0x8000,
+        0, 0x0120, 2, command.message_id,
+        0, 0x0800, 2, NO_DATASET,
+        0, 0x0900, 2, status,
+    )  # fmt: skip
     if comment:
         text = comment.encode("ascii", "replace")[:64]
         body += _element(0x0902, text + b" " * (len(text) % 2))

@@ -3,6 +3,7 @@
 import mmap
 import struct
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -30,6 +31,8 @@ _PRIVATE_CREATOR_UID = f"{IMPLEMENTATION_CLASS_UID}.1"
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _MOST_META = 1 << 16
 _PIXELS = 0x7FE0
+_LONG = struct.Struct("<L")
+_META_BEGINS = _PREAMBLE + struct.pack("<HH2sH", 0x0002, 0x0000, b"UL", 4)
 _LITTLE = Encoding(True, struct.Struct("<H"), struct.Struct("<HH"), struct.Struct("<L"))
 
 
@@ -105,20 +108,31 @@ def build_file_meta(
     private_information: bytes = b"",
 ) -> bytes:
     """Zero preamble, DICM and group 0002 of RSO's own (PS3.10 7.1)."""
-    body = (
-        _long(0x0001, b"OB", b"\0\1")
-        + _short(0x0002, b"UI", sop_class_uid.encode())
-        + _short(0x0003, b"UI", sop_instance_uid.encode())
-        + _short(0x0010, b"UI", transfer_syntax_uid.encode())
+    before, after = _around_instance_uid(
+        sop_class_uid, transfer_syntax_uid, source_ae_title, private_information
+    )
+    instance = _short(0x0003, b"UI", sop_instance_uid.encode())
+    size = len(before) + len(instance) + len(after)
+    return b"".join((_META_BEGINS, _LONG.pack(size), before, instance, after))
+
+
+@lru_cache(maxsize=256)
+def _around_instance_uid(
+    sop_class_uid: str, transfer_syntax_uid: str, source_ae_title: str, private_information: bytes
+) -> tuple[bytes, bytes]:
+    """What stands before and after the one element that differs within a batch."""
+    before = _long(0x0001, b"OB", b"\0\1") + _short(0x0002, b"UI", sop_class_uid.encode())
+    after = (
+        _short(0x0010, b"UI", transfer_syntax_uid.encode())
         + _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode())
         + _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode())
     )
     if source_ae_title:
-        body += _short(0x0016, b"AE", source_ae_title.encode("ascii", "replace"))
+        after += _short(0x0016, b"AE", source_ae_title.encode("ascii", "replace"))
     if private_information:
-        body += _short(0x0100, b"UI", _PRIVATE_CREATOR_UID.encode())
-        body += _long(0x0102, b"OB", private_information)
-    return _PREAMBLE + _short(0x0000, b"UL", struct.pack("<L", len(body))) + body
+        after += _short(0x0100, b"UI", _PRIVATE_CREATOR_UID.encode())
+        after += _long(0x0102, b"OB", private_information)
+    return before, after
 
 
 class Completeness(Struct, frozen=True, kw_only=True):

@@ -184,8 +184,8 @@ def encode_record(
         _MAGIC,
         kind,
         segment.number,
-        UUID(record_id).bytes if record_id else _NOTHING,
-        UUID(batch_id).bytes if batch_id else _NOTHING,
+        bytes.fromhex(record_id.replace("-", "")) or _NOTHING,
+        bytes.fromhex(batch_id.replace("-", "")) or _NOTHING,
         len(body.meta),
         body.size,
     )
