@@ -1,5 +1,6 @@
 """An association that RSO accepted: its messages, one after the other, until it ends."""
 
+import mmap
 import threading
 from typing import Protocol
 
@@ -14,7 +15,6 @@ from rso.dicom.wire import Wire, WireError
 __all__ = ["AcceptedAssociation", "Handler", "Limits"]
 
 _IN_MEMORY = 12 << 20
-_FIRST_BUFFER = 1 << 20
 _MOST_COMMAND = 64 << 10
 _TELL_STEP = 128 << 10  # bytes of a dataset after which its handler is told of them, at least
 
@@ -67,7 +67,7 @@ class AcceptedAssociation:
         self._link, self._handler = link, handler
         self._contexts, self._most, self._limits = contexts, most, limits
         self._closing = closing
-        self._buffer = bytearray(_FIRST_BUFFER)
+        self._buffer: mmap.mmap | None = None
         self._used = 0
         self._told = 0
         self._total = 0
@@ -78,6 +78,7 @@ class AcceptedAssociation:
 
     def run(self) -> None:
         """Serve messages."""
+        self._link.when_idle = self._forget_buffer
         try:
             while True:
                 seconds = self._limits.idle_seconds
@@ -135,16 +136,13 @@ class AcceptedAssociation:
         self._total += fragment.length
         if self._total > self._limits.message_bytes:
             raise WireError("a message is larger than is allowed")
+        if self._buffer is None:
+            # Mapped: pages that no dataset reaches cost nothing.
+            self._buffer = mmap.mmap(-1, _IN_MEMORY)
         end = self._used + fragment.length
-        if end > len(self._buffer):
-            if len(self._buffer) < _IN_MEMORY:
-                # One step, untouched pages cost nothing; growing by doubling would copy.
-                grown = bytearray(max(_IN_MEMORY, end))
-                grown[: self._used] = memoryview(self._buffer)[: self._used]
-                self._buffer = grown
-            else:
-                self._spill(fragment.context_id)
-                end = self._used + fragment.length
+        if end > _IN_MEMORY:
+            self._spill(fragment.context_id)
+            end = fragment.length
         self._link.read_into(memoryview(self._buffer)[self._used : end])
         self._used = end
         if (
@@ -154,8 +152,14 @@ class AcceptedAssociation:
         ):
             assert self._request is not None
             syntax = self._contexts[fragment.context_id]
-            self._handler.receiving(self._request, syntax, memoryview(self._buffer)[:end])
+            self._handler.receiving(self._request, syntax, self._dataset())
             self._told = end
+
+    def _dataset(self) -> memoryview:
+        return memoryview(self._buffer or b"")[: self._used]
+
+    def _forget_buffer(self) -> None:
+        self._buffer = None
 
     def _spill(self, context_id: int) -> None:
         """Hand what is in memory to the sink; after a fault the rest is read and dropped."""
@@ -164,7 +168,7 @@ class AcceptedAssociation:
             try:
                 if self._sink is None:
                     self._sink = self._handler.open(self._request, self._contexts[context_id])
-                self._sink.write(memoryview(self._buffer)[: self._used])
+                self._sink.write(self._dataset())
             except Exception as exc:
                 self._fault = self._handler.failed(exc)
                 if self._sink is not None:
@@ -180,14 +184,14 @@ class AcceptedAssociation:
             status, comment = fault
         elif sink is not None:
             try:
-                sink.write(memoryview(self._buffer)[: self._used])
+                sink.write(self._dataset())
                 sink.commit()
                 status, comment = 0x0000, ""
             except Exception as exc:
                 sink.abort()
                 status, comment = self._handler.failed(exc)
         else:
-            view = memoryview(self._buffer)[: self._used]
+            view = self._dataset()
             status, comment = self._handler.store(command, self._contexts[context_id], view)
             view.release()
         self._sink = None

@@ -4,11 +4,12 @@ PS3.8 9.3 for the PDUs. No length that a peer sends is believed before the bytes
 """
 
 import contextlib
+import mmap
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rso.core.errors import TransientTransportError
@@ -37,7 +38,7 @@ _PDV = struct.Struct(">LBB")
 _DATA_HEAD = struct.Struct(">BxLLBB")
 _SLOWEST = 8 << 10  # bytes a second a peer must keep up within a PDU
 _GRACE_SECONDS = 15.0
-_TICK_SECONDS = 5.0  # a longer wait is made of these
+_TICK_SECONDS = 20.0  # a longer wait is made of these
 _BUFFER = 512 << 10
 _MOST_GATHERED = 500
 
@@ -62,7 +63,8 @@ class Wire:
         self.sock = sock
         self._tls = isinstance(sock, ssl.SSLSocket)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = bytearray(_BUFFER)
+        # Mapped, so that an association that says little takes a page and not all of it.
+        self._buffer = mmap.mmap(-1, _BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._left = 0  # bytes of the current P-DATA not yet read
@@ -71,6 +73,7 @@ class Wire:
         if not self._tls:
             sock.settimeout(None)
         self.in_message = False  # between the first byte of a request and its answer
+        self.when_idle: Callable[[], None] | None = None  # called while nothing comes
 
     def _receive(self, into: memoryview, flags: int = 0) -> int:
         while True:
@@ -84,6 +87,8 @@ class Wire:
                 count = self.sock.recv_into(into, 0, flags)
             except (BlockingIOError, TimeoutError, ssl.SSLWantReadError) as exc:
                 if time.monotonic() < self._deadline:
+                    if self.when_idle is not None and not self.in_message:
+                        self.when_idle()
                     continue
                 raise WireError("the peer fell silent") from exc
             except OSError as exc:
