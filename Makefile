@@ -51,9 +51,7 @@ proof: venv peers  ## the long forms of the promises' tests
 	$(RUN)/pytest -q -m proof
 
 bench: venv peers  ## measure against DCMTK and Orthanc, as ratios
-	$(RUN)/python bench/receive.py
-	$(RUN)/python bench/channels.py
-	$(RUN)/python bench/web.py
+	$(RUN)/python bench/run.py $(ARGS)
 
 lock:  ## renew uv.lock after a change of dependencies
 	$(UV) lock

@@ -6,24 +6,28 @@ they are shipped. Only the receiving roles run.
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-import pydicom
-from receive import make_set, storescu, wait_port
+from peers import send, wait_port
+from receive import receiving
+from rows import Row, alternate, speed
+from sets import SETS, make_large, make_set
 
-from rso.testing.pacs import Pacs
 from rso.testing.site import Site, free_port
 
+__all__ = ["measure"]
+
+_BOUNDARY = b"a-boundary-as-long-as-clients-make-them"
 _FTPD = """
 import sys
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -41,13 +45,6 @@ ThreadedFTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 """
 
 
-_RATIOS = (
-    ("HTTP / C-STORE", "RSO HTTP (STOW-RS)", "RSO C-STORE (storescu)"),
-    ("HTTP / Orthanc", "RSO HTTP (STOW-RS)", "Orthanc POST /instances"),
-    ("FTPS / pyftpdlib alone", "RSO FTPS (lftp)", "pyftpdlib FTPS (lftp)"),
-)
-
-
 def bodies(folder: Path) -> list[Path]:
     """The folder as STOW-RS bodies of 50 instances each, beside it."""
     files = sorted(folder.iterdir())
@@ -56,9 +53,9 @@ def bodies(folder: Path) -> list[Path]:
         body = folder.parent / f"{folder.name}-{start}.body"
         with body.open("wb") as out:
             for file in files[start : start + 50]:
-                out.write(b"--X\r\nContent-Type: application/dicom\r\n\r\n")
+                out.write(b"--" + _BOUNDARY + b"\r\nContent-Type: application/dicom\r\n\r\n")
                 out.write(file.read_bytes() + b"\r\n")
-            out.write(b"--X--\r\n")
+            out.write(b"--" + _BOUNDARY + b"--\r\n")
         made.append(body)
     return made
 
@@ -71,7 +68,8 @@ def stow(site: Site, folder: Path, token: str) -> float:
         command += [
             *(["--next", "-sS", "--fail", "-o", "/dev/null"] if index else []),
             "-H", f"Authorization: Bearer {token}", "-H", "Expect:", "-H",
-            'Content-Type: multipart/related; type="application/dicom"; boundary=X',
+            'Content-Type: multipart/related; type="application/dicom"; boundary='
+            + _BOUNDARY.decode(),
             "-X",
             "POST",
             "-T", str(body), f"http://127.0.0.1:{site.web}/dicomweb/studies",
@@ -146,61 +144,65 @@ def rss(site: Site, role: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def main() -> None:
-    """Run everything and print a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--count", type=int, default=600)
-    arguments = parser.parse_args()
-    sample = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
+def measure(runs: int = 5, scale: float = 1.0) -> list[Row]:
+    """Every row about channels, and the most memory that the receiving processes had."""
     folder = Path(tempfile.mkdtemp(prefix="rso-bench-"))
-    pacs = Pacs()
-    pacs.start()
-    site = Site(folder, pacs.port)
-    site.start("receive,web")
-    orthanc = Orthanc(folder / "orthanc")
-    plain = folder / "ftp"
-    plain.mkdir()
-    port = free_port()
-    own = site.folder / "site" / "data" / "receivers" / "ftp"
-    ftpd = subprocess.Popen(
-        [sys.executable, "-c", _FTPD, str(port), str(plain), str(own / "certificate.pem"),
-         str(own / "key.pem")]
-    )  # fmt: skip
-    token = site.rso("token", "create", "--user", "tech@example.org", "--json")["token"]
-    only = arguments.only.split(",") if arguments.only else []
-    ways: dict[str, Callable[[Path, int], float]] = {
-        "RSO C-STORE (storescu)": lambda f, _: storescu(f, site.dicom),
-        "RSO HTTP (STOW-RS)": lambda f, _: stow(site, f, token),
-        "Orthanc POST /instances": lambda f, _: orthanc_post(orthanc.port, f),
-        "RSO FTPS (lftp)": lambda f, n: mirror(site.ftp, f, f"r{n}"),
-        "pyftpdlib FTPS (lftp)": lambda f, n: mirror(port, f, f"r{n}"),
-    }
-    ways = {n: w for n, w in ways.items() if not only or any(o in n for o in only)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    try:
-        for turn in range(arguments.rounds):
-            files = make_set(folder / f"set{turn}", arguments.count, 512 * 1024, sample)
-            for name, way in ways.items():
-                times[name].append(way(files, turn))
-            shutil.rmtree(files)
-        median = {name: statistics.median(found) for name, found in times.items()}
-        for name, seconds in median.items():
-            print(f"{name:28} {arguments.count / seconds:8.0f} instances/s")
-        for label, mine, other in _RATIOS:
-            if mine in median and other in median:
-                print(f"{label:28} x{median[other] / median[mine]:.2f}")
-        for role in ("receive", "web"):
-            print(f"most memory of {role:8} {rss(site, role) >> 20} MB")
-    finally:
-        ftpd.kill()
-        ftpd.wait()
-        orthanc.stop()
-        site.stop()
-        pacs.stop()
-        shutil.rmtree(folder)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        rso = stack.enter_context(receiving(roles="receive,web"))
+        site = rso.site
+        orthanc = Orthanc(folder / "orthanc")
+        stack.callback(orthanc.stop)
+        plain = folder / "ftp"
+        plain.mkdir()
+        port = free_port()
+        own = site.folder / "site" / "data" / "receivers" / "ftp"
+        ftpd = subprocess.Popen(
+            [sys.executable, "-c", _FTPD, str(port), str(plain), str(own / "certificate.pem"),
+             str(own / "key.pem")]
+        )  # fmt: skip
+        stack.callback(ftpd.wait)
+        stack.callback(ftpd.kill)
+        token = site.rso("token", "create", "--user", "tech@example.org", "--json")["token"]
+        count = max(int(SETS["CT"][0] * scale), 20)
+        files = make_set(folder / "CT", "CT", count)
+        turn = itertools.count()
+        found = alternate(
+            runs,
+            {
+                "C-STORE": lambda: send(files, site.dicom),
+                "STOW-RS": lambda: stow(site, files, token),
+                "Orthanc POST": lambda: orthanc_post(orthanc.port, files),
+                "FTPS": lambda: mirror(site.ftp, files, f"r{next(turn)}"),
+                "pyftpdlib": lambda: mirror(port, files, f"r{next(turn)}"),
+            },
+            [rso.clean],
+        )
+        rows = [
+            speed("CT by HTTP against C-STORE", 1, found, "STOW-RS", "C-STORE", count),
+            speed("CT by HTTP, Orthanc's POST", 3, found, "STOW-RS", "Orthanc POST", count),
+            speed("CT by FTPS, pyftpdlib alone", 1 / 1.5, found, "FTPS", "pyftpdlib", count),
+        ]
+        shutil.rmtree(files)
+        large = make_large(folder / "large", (int(2048 * scale) or 1) << 20)
+        for what, role, work in (
+            ("C-STORE", "receive", lambda: send(large, site.dicom)),
+            ("HTTP", "web", lambda: stow(site, large, token)),
+        ):
+            before = rss(site, role)
+            work()
+            rso.clean()
+            rows.append(
+                Row(what=f"one instance of 2 GB by {what}, MB of memory", goal=64, at_most=True,
+                    ratio=(rss(site, role) - before) / (1 << 20),
+                    detail="growth of the process' peak").show()
+            )  # fmt: skip
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="a part of each set")
+    options = parser.parse_args()
+    measure(options.runs, options.scale)

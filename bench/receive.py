@@ -21,9 +21,9 @@ _NO_SYNC = "import os\nos.fsync = os.fdatasync = lambda fd: None\n"
 
 
 class Receiving:
-    """RSO's receive role. Nothing takes the log in, so ``clean`` does what intake would."""
+    """RSO's receiving roles. Nothing takes the logs in: ``clean`` does what intake would."""
 
-    def __init__(self, folder: Path, *, sync: bool = True) -> None:
+    def __init__(self, folder: Path, *, roles: str = "receive", sync: bool = True) -> None:
         folder.mkdir()
         self.site = Site(folder, 1)
         before = os.environ.get("PYTHONPATH", "")
@@ -31,17 +31,19 @@ class Receiving:
             (folder / "sitecustomize.py").write_text(_NO_SYNC)
             os.environ["PYTHONPATH"] = str(folder)
         try:
-            self.site.start("receive")
+            self.site.start(roles)
         finally:
             os.environ["PYTHONPATH"] = before
         self.port = self.site.dicom
-        self._reader = SpoolReader(folder / "site" / "data" / "spool" / "receive-0")
+        logs = SpoolReader.discover(folder / "site" / "data" / "spool")
+        self._readers = [SpoolReader(log) for log in logs]
 
     def clean(self) -> None:
-        """Release the log: its segments are used again, as they are in a running RSO."""
-        while self._reader.read(256, 64 << 20):
-            pass
-        self._reader.release(self._reader.position)
+        """Release the logs: their segments are used again, as they are in a running RSO."""
+        for reader in self._readers:
+            while reader.read(256, 64 << 20):
+                pass
+            reader.release(reader.position)
 
     def stop(self) -> None:
         """End it."""
@@ -49,10 +51,10 @@ class Receiving:
 
 
 @contextmanager
-def receiving(*, sync: bool = True) -> Iterator[Receiving]:
-    """RSO's receive role in a folder that goes away."""
+def receiving(*, roles: str = "receive", sync: bool = True) -> Iterator[Receiving]:
+    """RSO's receiving roles in a folder that goes away."""
     folder = Path(tempfile.mkdtemp(prefix="rso-bench-"))
-    one = Receiving(folder / "rso", sync=sync)
+    one = Receiving(folder / "rso", roles=roles, sync=sync)
     try:
         yield one
     finally:

@@ -39,10 +39,10 @@ def make_large(folder: Path, size: int) -> Path:
     make_set(folder, "CT", 1)
     path = folder / "00000.dcm"
     whole = path.read_bytes()
-    # The length of Pixel Data (7FE0,0010) stands before its value, which ends the file.
-    start = len(whole) - SETS["CT"][1]
+    head = b"\xe0\x7f\x10\x00OW\0\0"  # Pixel Data, explicit little endian; its length follows
+    start = whole.index(head) + len(head)
     with path.open("wb") as file:
-        file.write(whole[: start - 4] + size.to_bytes(4, "little"))
+        file.write(whole[:start] + size.to_bytes(4, "little"))
         piece = os.urandom(1 << 20)
         for _ in range(size >> 20):
             file.write(piece)

@@ -9,7 +9,6 @@ and 5,000,000 instances.
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import re
 import statistics
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from receive import make_set, storescu
+from peers import send
+from rows import Row
+from sets import make_set
 
 from rso.core.names import search_key
 from rso.core.number import make_number
@@ -214,13 +215,10 @@ def p95(values: list[float]) -> float:
 
 def while_images_stream(count: int) -> dict[str, Any]:
     """p95 of the list's page, idle and while CT slices come in by C-STORE and go out."""
-    import pydicom  # noqa: PLC0415
-
-    sample = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
     pacs = Pacs()
     pacs.start()
     with tempfile.TemporaryDirectory() as folder:
-        files = make_set(Path(folder) / "ct", count, 512 * 1024, sample)
+        files = make_set(Path(folder) / "ct", "CT", count)
         site = Site(Path(folder), pacs.port)
         site.start()
         try:
@@ -228,7 +226,7 @@ def while_images_stream(count: int) -> dict[str, Any]:
             for _ in range(20):
                 person.page()
             idle = [_paced(person) for _ in range(150)]
-            sent = threading.Thread(target=storescu, args=(files, site.dicom))
+            sent = threading.Thread(target=send, args=(files, site.dicom))
             sent.start()
             busy = []
             while sent.is_alive() or len(busy) < 40:
@@ -252,29 +250,41 @@ def _paced(person: Person) -> float:
     return spent
 
 
-def main() -> None:
-    """Run all, or what is asked for."""
+def measure(scale: float = 1.0, rounds: int = 40, slices: int = 600, only: str = "") -> list[Row]:
+    """The slowest question on each engine, and pages while images come in."""
+    rows = []
+    binaries = find_postgres()
+    with contextlib.ExitStack() as stack:
+        urls = {"SQLite": ("", "")}
+        if binaries and only in {"", "postgres"}:
+            one, other = (stack.enter_context(running_postgres(binaries)) for _ in range(2))
+            urls["Postgres"] = one, other
+        for engine, pair in urls.items():
+            if only not in {"", engine.lower()}:
+                continue
+            worst = max(compare(engine, pair, scale, rounds), key=lambda r: r["ratio"])
+            exams = int(EXAMS * scale)
+            rows.append(
+                Row(what=f"active list and search, {exams:,} exams against {SMALL}, {engine}",
+                    ratio=worst["ratio"], goal=2, at_most=True,
+                    detail=f"the slowest of 8 questions, {worst['what']}:"
+                    f" {worst['large_ms']:.0f} ms, {worst['small_ms']:.0f} ms").show()
+            )  # fmt: skip
+    if only in {"", "stream"}:
+        found = while_images_stream(slices)
+        rows.append(
+            Row(what=f"page p95 while {slices} CT stream in, against idle", ratio=found["ratio"],
+                goal=3, at_most=True,
+                detail=f"{found['busy_ms']:.0f} ms, {found['idle_ms']:.0f} ms").show()
+        )  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--slices", type=int, default=600)
-    parser.add_argument("--only", choices=("sqlite", "postgres", "stream"))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", choices=("sqlite", "postgres", "stream"), default="")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"list": []}
-    print("Active list, large ledger against small (medians):")
-    if asked.only in {None, "sqlite"}:
-        found["list"] += compare("SQLite", ("", ""), asked.scale, asked.rounds)
-    binaries = find_postgres()
-    if asked.only in {None, "postgres"} and binaries:
-        with running_postgres(binaries) as one, running_postgres(binaries) as other:
-            found["list"] += compare("Postgres", (one, other), asked.scale, asked.rounds)
-    if asked.only in {None, "stream"}:
-        print("Pages while images come in:")
-        found["stream"] = while_images_stream(asked.slices)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    measure(asked.scale, asked.rounds, asked.slices, asked.only)
