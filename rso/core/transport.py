@@ -391,6 +391,11 @@ class Notifier(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @property
+    def carries_patient_data(self) -> bool:
+        """Whether the deployer lets messages of this channel name the patient, and it is safe."""
+        return False
+
     @abstractmethod
     async def send(self, message: Message) -> str:
         """Hand one message to the provider; return what it said (``accepted``, a job id).

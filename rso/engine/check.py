@@ -7,6 +7,7 @@ import msgspec
 
 from rso.core.errors import RsoError
 from rso.core.routing import Destination
+from rso.engine.check_notify import check_notify
 from rso.engine.check_port import Check, check_port
 from rso.engine.context import Engine
 from rso.engine.dispatch import make_sender
@@ -32,10 +33,7 @@ async def run_checks(engine: Engine) -> list[Check]:
         )
     for row in await engine.ledger.fetch("SELECT * FROM destination ORDER BY code"):
         checks.append(await asyncio.to_thread(_destination, engine, row))
-    for name, (kind, config) in engine.plugins.notifiers.items():
-        health = await kind(config).health()
-        checks.append(Check(name=f"notifier {name}", ok=health.ok, detail=health.detail))
-    return checks + await check_port(engine)
+    return [*checks, *await check_notify(engine), *await check_port(engine)]
 
 
 async def test_destination(engine: Engine, code: str) -> Check:

@@ -4,7 +4,7 @@ import html
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound
 from jinja2.sandbox import SandboxedEnvironment
 from msgspec import structs
 
@@ -15,15 +15,15 @@ from rso.core.number import format_number
 from rso.core.transport import Message
 from rso.settings import Settings
 
-__all__ = ["notice_of", "write_message"]
+__all__ = ["OWN_TEMPLATES", "notice_of", "patient_line", "template_file", "write_message"]
 
-_OWN = Path(__file__).parents[1] / "notices"
+OWN_TEMPLATES = Path(__file__).parents[1] / "notices"
 
 
 @lru_cache(maxsize=8)
 def _environment(folder: str, language: str) -> SandboxedEnvironment:
     places = [Path(folder) / language, Path(folder)] if folder else []
-    places += [_OWN / language, _OWN / "en"]
+    places += [OWN_TEMPLATES / language, OWN_TEMPLATES / "en"]
     # Text, not HTML: what goes into HTML is escaped where that is built.
     return SandboxedEnvironment(
         loader=FileSystemLoader(places), undefined=StrictUndefined, autoescape=False
@@ -53,6 +53,32 @@ def notice_of(
     )
 
 
+def patient_line(exam: Exam) -> str:
+    """Who it is, on one line, without what could begin another."""
+    patient = exam.patient
+    parts = (patient.name.replace("^", " "), patient.patient_id, str(patient.birth_date or ""))
+    line = ", ".join(part.strip() for part in parts if part.strip())
+    return "".join(c if c.isprintable() else " " for c in line)[:200]
+
+
+def _names(event: str, channel: str) -> list[str]:
+    return [f"{event}.{channel}.txt", f"{event}.txt"]
+
+
+def template_file(settings: Settings, event: str, channel: str) -> Path | None:
+    """The file that a message is made from; ``None`` when there is none."""
+    section = settings.notify
+    environment = _environment(section.templates, section.language)
+    assert environment.loader is not None
+    for name in _names(event, channel):
+        try:
+            _, file, _ = environment.loader.get_source(environment, name)
+        except TemplateNotFound:
+            continue
+        return Path(str(file))
+    return None
+
+
 def write_message(
     settings: Settings,
     notice: Notice,
@@ -61,24 +87,29 @@ def write_message(
     address: str,
     key: str,
     leave_link: str = "",
+    patient: str = "",
 ) -> Message:
     """One message for one channel.
+
+    ``patient`` is told below the text; empty unless the deployer lets this channel name patients.
 
     Raises:
         ConfigError: A deployer's template is wrong.
     """
     section = settings.notify
     environment = _environment(section.templates, section.language)
-    names = [f"{notice.event}.{channel}.txt", f"{notice.event}.txt"]
     try:
-        text = environment.select_template(names).render(structs.asdict(notice))
-    except TemplateError as exc:
-        raise ConfigError(f"template of {notice.event}: {exc}") from exc
+        template = environment.select_template(_names(notice.event, channel))
+        text = template.render(structs.asdict(notice))
+    except Exception as exc:  # a template may divide by nothing, or index what is not there
+        raise ConfigError(f"template of {notice.event}: {type(exc).__name__}: {exc}") from exc
     subject, _, body = text.strip().partition("\n")
     body = body.strip()
     if channel == "sms":
         body = fit_sms(" ".join(body.split()), keep=notice.link)
-    elif leave_link and channel == "email":
+    elif patient:
+        body = f"{body}\n\n{patient}"
+    if leave_link and channel == "email":
         body = f"{body}\n\n--\n{notice.site}: {leave_link}"
     return Message(
         key=key,

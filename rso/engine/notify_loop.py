@@ -14,7 +14,7 @@ from rso.core.errors import PermanentTransportError, RsoError, TransientTranspor
 from rso.core.notifying import breaks_quiet, parse_quiet
 from rso.core.transport import Notifier
 from rso.engine.context import Engine
-from rso.engine.notices import notice_of, write_message
+from rso.engine.notices import notice_of, patient_line, write_message
 from rso.engine.notify import said
 from rso.engine.pace import Pace
 from rso.ledger import audit
@@ -181,8 +181,9 @@ async def _hand_over(engine: Engine, notifier: Notifier, row: Row, contact: Row)
         settings,
         notice_of(settings, row["event"], exam, matter=matter),
         channel=contact["channel"],
-        address=contact["address"],
+        address=notifier.check_address(contact["address"]),
         key=str(row["id"]),
+        patient=patient_line(exam) if exam and notifier.carries_patient_data else "",
         leave_link=f"{settings.base_url}/leave/{contact['leave_key']}",
     )
     async with asyncio.timeout(_SEND_SECONDS):

@@ -1,5 +1,6 @@
 """How people are reached: their addresses, the codes that prove them, what they want to hear."""
 
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -22,6 +23,7 @@ __all__ = [
     "people_of_facility",
     "remove_contact",
     "save_preferences",
+    "set_opted_out",
     "usable_contacts",
 ]
 
@@ -169,3 +171,28 @@ async def leave(ledger: Ledger, key: str) -> bool:
     if found is not None:
         await ledger.execute("UPDATE contact SET opted_out = ? WHERE id = ?", True, found["id"])
     return found is not None
+
+
+async def set_opted_out(ledger: Ledger, channel: str, number: str, *, opted_out: bool) -> int:
+    """Send nothing more to a telephone number, or again; returns how many contacts changed.
+
+    Again only where the address was proven: a contact's code is not replaced by an answer.
+    """
+    rows = await ledger.fetch(
+        "SELECT id, address, verified_at FROM contact WHERE channel = ? AND opted_out = ?",
+        channel,
+        not opted_out,
+    )
+    found = [
+        row["id"]
+        for row in rows
+        if _digits(row["address"]) == _digits(number) and (opted_out or row["verified_at"])
+    ]
+    for contact in found:
+        await ledger.execute("UPDATE contact SET opted_out = ? WHERE id = ?", opted_out, contact)
+    return len(found)
+
+
+def _digits(address: str) -> str:
+    """A number without what people write between its digits: site.toml has it as typed."""
+    return re.sub(r"\D", "", address).removeprefix("00")

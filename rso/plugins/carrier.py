@@ -1,10 +1,12 @@
 """Handing a message to a provider by Apprise, and learning from it whether to try again."""
 
 import asyncio
+import contextlib
+import logging
 import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +18,10 @@ from rso.core.transport import Health
 
 __all__ = ["add_scheme", "check_phone_number", "fill_address", "hand_over", "open_url", "reach"]
 
-# Apprise tells a provider's words to its log only; one message at a time reads them there.
-_READING = threading.Lock()
+# Apprise loads its plugins on first use, and not for two threads at once.
+_LOADING = threading.Lock()
+# It tells a provider's words to its log only. They may repeat an address: nobody else reads them.
+_LOG = logging.getLogger("apprise")
 _SMTP = re.compile(r"\((\d{3}),|: (\d{3}) b|refused: (\d{3})")
 _HTTP = re.compile(r"error=(\d{3})|\b(?:HTTP|answered) (\d{3})")
 _NETWORKED = frozenset({"mailto", "mailtos", "kannel", "kannels", "hylafax"})
@@ -55,12 +59,38 @@ def open_url(url: str) -> Any:
         secure_logging=True,
         html_notify_map={},
     )
-    with _READING:
+    with _LOADING:
         found = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
     if found is None:
         scheme = url.partition(":")[0]
         raise ConfigError(f"Apprise cannot read the url of scheme {scheme}")
     return found
+
+
+class _Words(logging.Handler):
+    """Keeps what Apprise says in one thread: a provider that hangs holds up no other."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.said: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it, if it is of this thread."""
+        if record.thread == self._thread:
+            self.said.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _own_words() -> Iterator[list[str]]:
+    words = _Words()
+    _LOG.propagate = False
+    _LOG.setLevel(logging.DEBUG)
+    _LOG.addHandler(words)
+    try:
+        yield words.said
+    finally:
+        _LOG.removeHandler(words)
 
 
 async def hand_over(
@@ -82,11 +112,11 @@ def _hand_over(url: str, subject: str, text: str, html: str, files: Sequence[Pat
         raise PermanentTransportError(str(exc)) from exc
     attach = apprise.AppriseAttachment([str(file) for file in files]) if files else None
     form = apprise.NotifyFormat.HTML if html else apprise.NotifyFormat.TEXT
-    with _READING, apprise.LogCapture(level=apprise.logging.DEBUG) as words:
+    with _own_words() as words:
         taken = target.notify(
             body=html or text, title=subject, body_format=form, attach=attach,
         )  # fmt: skip
-        said = words.getvalue()
+    said = "\n".join(words)
     if taken:
         return "accepted"
     code = _code(said)

@@ -43,7 +43,7 @@ concatenation = true
 
 group = sms-service
 keyword = default
-text = "none"
+{service}
 """
 
 
@@ -60,27 +60,42 @@ class KannelServer:
         self.port = free_port()
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> None:
-        """Run all three."""
-        smsc = free_port()
+    def start(self, inbound: str = "") -> None:
+        """Run all three.
+
+        Args:
+            inbound: A URL that is called for each message of a telephone, with Kannel's places.
+        """
+        service = f'get-url = "{inbound}"\nomit-empty = true' if inbound else 'text = "none"'
+        self._smsc = smsc = free_port()
         config = self.folder / "kannel.conf"
         config.write_text(
-            _CONFIG.format(admin=free_port(), box=free_port(), smsc=smsc, port=self.port)
+            _CONFIG.format(
+                admin=free_port(), box=free_port(), smsc=smsc, port=self.port, service=service
+            )
         )
         self.log = self.folder / "smsc.log"
         self._run([str(self._bearerbox), str(config)], "bearerbox")
         self._wait(smsc)
-        with self.log.open("wb") as log:
-            # It sends one message of its own and then shows what it receives.
-            self._running.append(
-                subprocess.Popen(
-                    [_FAKE, "-H", "127.0.0.1", "-r", str(smsc), "-m", "1", "1 2 text nothing"],
-                    stdout=log,
-                    stderr=log,
-                )
-            )
+        # It sends one message of its own and then shows what it receives.
+        self._telephone("1 2 text nothing")
         self._run([str(self._smsbox), str(config)], "smsbox")
         self._wait(self.port)
+
+    def _telephone(self, message: str) -> None:
+        with self.log.open("ab") as log:
+            self._fake = subprocess.Popen(
+                [_FAKE, "-H", "127.0.0.1", "-r", str(self._smsc), "-m", "1", message],
+                stdout=log,
+                stderr=log,
+            )
+        self._running.append(self._fake)
+
+    def send_from(self, number: str, text: str) -> None:
+        """A message of a telephone to the service."""
+        self._fake.kill()
+        self._fake.wait(10)
+        self._telephone(f"{number} 100 text {text}")
 
     def _run(self, command: list[str], name: str) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:

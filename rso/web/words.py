@@ -14,6 +14,9 @@ _NOTICES = {
     "delivery_failed": "delivery stopped",
     "exam_delivered": "exam delivered",
     "manual": "told by a person",
+    "verify": "code that proves an address",
+    "reset": "new password",
+    "test": "test of a channel",
 }
 
 _EVENTS = {

@@ -80,7 +80,10 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
 async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
     """Loaded, with every installed plugin that needs no port."""
     file = tmp_path / "rso.toml"
-    file.write_text("[plugins.http_upload]\n")
+    file.write_text(
+        "[plugins.http_upload]\n[plugins.sms]\n"
+        'url = "kannel://u:p@127.0.0.1:1/{address}"\ninbound_secret = "a secret of the site"\n'
+    )
     settings = load_settings(file)
     await load_site(ledger, SITE)
     return Engine(

@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Meta, Struct
 
@@ -30,6 +31,17 @@ __all__ = [
 ]
 
 
+_TLS_MODES = frozenset({"", "ssl", "starttls"})
+
+
+def _is_safe(url: str) -> bool:
+    """Whether Apprise would neither fall back to plain text nor skip the certificate's check."""
+    parts = urlsplit(url)
+    asked = {name.lower(): values[-1].lower() for name, values in parse_qs(parts.query).items()}
+    verified = asked.get("verify", "yes") in {"yes", "true", "1", "on"}
+    return parts.scheme == "mailtos" and verified and asked.get("mode", "") in _TLS_MODES
+
+
 class EmailConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[plugins.email]``."""
 
@@ -37,6 +49,13 @@ class EmailConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Secret,
         Meta(description="Apprise URL: mailtos://user:password@host:port?from=rso@example.org"),
     ]
+    patient_data: Annotated[
+        bool, Meta(description="mails name the patient; refused without TLS that is verified")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.patient_data and not _is_safe(self.url.reveal()):
+            raise ValueError("patient_data needs a mailtos:// url with TLS that is verified")
 
 
 class Email(Notifier):
@@ -52,6 +71,11 @@ class Email(Notifier):
             # So that nobody's absence notice answers a machine (RFC 3834).
             url += ("&" if "?" in url else "?") + "+Auto-Submitted=auto-generated"
         self._url = url
+
+    @property
+    def carries_patient_data(self) -> bool:
+        """As the deployer decided; the configuration was refused without TLS."""
+        return bool(self.config.patient_data)
 
     def check_address(self, address: str) -> str:
         """One address, and nothing that a mail header could be made of."""

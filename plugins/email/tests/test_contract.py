@@ -1,8 +1,14 @@
 """Email keeps the notifiers' contract against a real SMTP server that also refuses and delays."""
 
+import asyncio
+import socket
+import ssl
+import subprocess
+import time
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +17,7 @@ from rso_email.plugin import Email, EmailConfig
 
 from rso.core.errors import ConfigError, PermanentTransportError, TransientTransportError
 from rso.plugins import Message, Notifier, Secret
+from rso.plugins.config import decode_section
 from rso.testing.contracts import NotifierContract
 from rso.testing.site import free_port
 
@@ -108,6 +115,65 @@ class TestEmail(NotifierContract):
         got = self.post.mails[0]
         assert got["Bcc"] is None
         assert "evil" in str(got["Subject"])
+
+
+@pytest.mark.parametrize("url", [
+    "mailto://host?from=a@b.c", "mailtos://host?from=a@b.c&verify=no", "mailtos://host?mode=insecure",
+    "mailtos://host?VERIFY=False", "sendgrid://key:a@b.c/",
+])  # fmt: skip
+def test_patient_data_needs_tls(url: str) -> None:
+    """The opt-in is refused, with its place, unless TLS is verified; and it is off by default."""
+    section = {"url": url, "patient_data": True}
+    with pytest.raises(ConfigError, match=r"mailtos.*\$"):
+        decode_section(EmailConfig, section, "plugins.email")
+    plain = decode_section(EmailConfig, {"url": url}, "plugins.email")
+    assert not Email(plain).carries_patient_data
+    safe = {"url": "mailtos://u:p@host?from=a@b.c", "patient_data": True}
+    assert Email(decode_section(EmailConfig, safe, "plugins.email")).carries_patient_data
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_tls_is_enforced(tls: bool, tmp_path: Path) -> None:
+    """A server without TLS, or with a certificate of its own making, gets nothing."""
+    handler = Post()
+    context = own_certificate(tmp_path) if tls else None
+    controller = Controller(handler, hostname="127.0.0.1", port=free_port(), tls_context=context)
+    controller.start()
+    try:
+        url = f"mailtos://127.0.0.1:{controller.port}?from=rso@example.org"
+        with pytest.raises(TransientTransportError):
+            await Email(EmailConfig(url=Secret(url), patient_data=True)).send(mail())
+    finally:
+        controller.stop()
+    assert not handler.mails
+
+
+def own_certificate(folder: Path) -> ssl.SSLContext:
+    """TLS with a certificate that nobody vouches for."""
+    key, pem = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=127.0.0.1", "-keyout", key, "-out", pem],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    return context
+
+
+async def test_a_server_that_hangs_holds_up_nobody(post: tuple[Post, int]) -> None:
+    """It takes the connection and says nothing: given up in time, and nothing is lost."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"mailto://127.0.0.1:{server.getsockname()[1]}?from=rso@example.org&cto=3&rto=3"
+        began = time.monotonic()
+        hanging = asyncio.create_task(Email(EmailConfig(url=Secret(url))).send(mail()))
+        await asyncio.sleep(0.2)
+        await notifier(post[1]).send(mail())  # nobody waits for it
+        assert post[0].mails
+        assert not hanging.done()
+        with pytest.raises(TransientTransportError):
+            await hanging
+        assert time.monotonic() - began < 20
 
 
 def test_addresses() -> None:

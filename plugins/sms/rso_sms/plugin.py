@@ -1,6 +1,6 @@
 """The notifier: SMS through any service that Apprise knows, and through Kannel."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -24,6 +24,7 @@ __all__ = [
     "rso_register_exam_actions",
     "rso_register_notifiers",
     "rso_register_pages",
+    "rso_register_routes",
     "rso_register_tiles",
 ]
 
@@ -35,6 +36,9 @@ class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Secret,
         Meta(description="Apprise URL of the service, {address} where the number belongs"),
     ]
+    inbound_secret: Annotated[
+        Secret | None, Meta(description="a service that shows it may call /sms/inbound: STOP")
+    ] = None
 
 
 class Sms(Notifier):
@@ -76,6 +80,14 @@ class Sms(Notifier):
 def rso_register_notifiers() -> list[type[Notifier]]:
     """Text messages."""
     return [Sms]
+
+
+@hookimpl
+def rso_register_routes() -> list[Any]:
+    """Where a service reports STOP and START."""
+    from rso_sms.inbound import HANDLERS  # noqa: PLC0415  (only the web needs them)
+
+    return HANDLERS
 
 
 @hookimpl
