@@ -27,6 +27,7 @@ from rso.ledger.exams import now
 from rso.ledger.images import batches_of, instances_page, series_of, ways_of
 from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
+from rso.web.client import is_background
 from rso.web.page import exam_actions, page
 
 __all__ = ["HANDLERS"]
@@ -58,7 +59,8 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
     engine = engine_of(request)
     ledger = engine.ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
-    await note_opened(ledger, me.person, exam=exam)
+    if not is_background(request):
+        await note_opened(ledger, me.person, exam=exam)
     return page(
         request,
         "exam.html",
