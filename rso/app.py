@@ -10,6 +10,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.middleware.compression import CompressionMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
@@ -26,6 +27,9 @@ from rso.web import (
     admin_people,
     admin_retention,
     api,
+    api_exams,
+    api_people,
+    api_site,
     audit_page,
     dashboard,
     deliveries_page,
@@ -49,6 +53,7 @@ from rso.web.client import session_limits
 from rso.web.errors import answer_error
 from rso.web.live import Live
 from rso.web.monitoring import HTTP_METRICS
+from rso.web.problem import describe
 from rso.web.words import notice_words
 
 __all__ = ["create_app"]
@@ -103,6 +108,9 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             *reset.HANDLERS,
             *thumbnails.HANDLERS,
             *api.HANDLERS,
+            *api_exams.HANDLERS,
+            *api_people.HANDLERS,
+            *api_site.HANDLERS,
             *plugged,
             create_static_files_router(
                 path="/static",
@@ -125,7 +133,11 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             version="0.1.0",
             path="/schema",
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            components=Components(
+                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
+            ),
         ),
+        on_app_init=[describe],
         exception_handlers={Exception: answer_error},
         after_request=_secure,
         middleware=[HTTP_METRICS.middleware],

@@ -56,7 +56,8 @@ async def pause_destination(
     """Hold a destination's queue, or let it go on.
 
     Raises:
-        RoutingError: There is none of these facilities, or it serves others too.
+        ExamError: There is none of these facilities.
+        RoutingError: It serves others too.
     """
     ledger = engine.ledger
     if await find_destination(ledger, code, facilities=facilities):
@@ -79,7 +80,7 @@ async def retry_destination(
     identity is in question stays. Returns how many instances were stopped and go on.
 
     Raises:
-        RoutingError: There is no such destination of these facilities.
+        ExamError: There is no such destination of these facilities.
     """
     ledger = engine.ledger
     shared = await find_destination(ledger, code, facilities=facilities)
@@ -101,7 +102,7 @@ async def check_destination(
     """Ask a destination whether it is there (C-ECHO).
 
     Raises:
-        RoutingError: There is no such destination of these facilities.
+        ExamError: There is no such destination of these facilities.
     """
     await find_destination(engine.ledger, code, facilities=facilities)
     return await test_destination(engine, code)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from rso.core.errors import RoutingError
+from rso.core.errors import ExamError
 from rso.ledger import Ledger
 from rso.ledger.destinations import destination_rows, failures, rates, waiting
 from rso.ledger.exams import now
@@ -90,9 +90,9 @@ async def find_destination(
     """Whether the destination serves other facilities too.
 
     Raises:
-        RoutingError: No destination of these facilities is called like that.
+        ExamError: No destination of these facilities is called like that.
     """
     for row in await destination_rows(ledger, facilities):
         if row["code"] == code:
             return facilities is not None and bool(row["shared"])
-    raise RoutingError("no destination is called like that")
+    raise ExamError("no destination is called like that")

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from rso.core.exam import Exam
+from rso.core.exam import Exam, Priority
 from rso.ledger import Ledger
 from rso.ledger.deliveries import deliveries_of
 
@@ -56,9 +56,26 @@ class ExamView(ExamSummary, frozen=True, kw_only=True):
 
 
 async def list_exams(
-    ledger: Ledger, *, status: str | None = None, facilities: Sequence[str] | None = None
+    ledger: Ledger,
+    *,
+    status: str | None = None,
+    facilities: Sequence[str] | None = None,
+    facility: str | None = None,
+    priority: Priority | None = None,
+    before: str | None = None,
+    limit: int | None = None,
 ) -> list[ExamSummary]:
-    """Every exam, newest first; ``facilities`` limits whose (``None`` means all)."""
+    """Exams, newest first.
+
+    Args:
+        ledger: The ledger.
+        status: Only in this status.
+        facilities: Whose the caller may see; ``None`` means all.
+        facility: Only of this one of them.
+        priority: Only of this priority.
+        before: Only older ones than the exam with this number.
+        limit: At most so many; ``None``: all.
+    """
     if facilities is not None and not facilities:
         return []
     where, values = ["1 = 1"], list[Any]()
@@ -68,9 +85,17 @@ async def list_exams(
     if facilities is not None:
         where.append(f"facility IN ({','.join('?' * len(facilities))})")
         values += facilities
+    for column, value in (("facility", facility), ("priority", priority and priority.rank)):
+        if value is not None:
+            where.append(f"{column} = ?")
+            values.append(value)
+    if before:
+        where.append("id < (SELECT id FROM exam WHERE number = ?)")
+        values.append(before.replace("-", "").upper())
+    most = "" if limit is None else f" LIMIT {limit}"
     rows = await ledger.fetch(
         "SELECT number, status, facility, origin, instances FROM exam"  # noqa: S608
-        f" WHERE {' AND '.join(where)} ORDER BY created_at DESC, id DESC",
+        f" WHERE {' AND '.join(where)} ORDER BY id DESC{most}",
         *values,
     )
     return [

@@ -101,6 +101,8 @@ async def upsert_user(
     email = email.lower()
     if role in {"customer", "technician"} and not facilities:
         raise ConfigError(f"user {email}: a {role} needs facilities")
+    if role == "admin" and facilities:
+        raise ConfigError(f"user {email}: an admin has the whole site, no facilities")
     rows = await ledger.fetch("SELECT password_hash FROM user_account WHERE email = ?", email)
     hashed = await hash_password(password, rows[0]["password_hash"] if rows else "")
     values = [name, role, msgspec.json.encode(list(facilities)).decode(), hashed]

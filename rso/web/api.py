@@ -7,7 +7,7 @@ from litestar.exceptions import ClientException, ValidationException
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 
-from rso.core.exam import Patient, Priority
+from rso.core.exam import ExamStatus, Patient, Priority
 from rso.core.names import parse_birth_date
 from rso.engine.exam_views import ExamSummary, ExamView
 from rso.engine.exams import create_exam, list_exams, show_exam
@@ -120,11 +120,26 @@ async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
 
 
 @get("/api/exams")
-async def api_list(request: Ask, status: FromQuery[str | None] = None) -> Exams:
-    """List exams, newest first."""
+async def api_list(
+    request: Ask,
+    status: FromQuery[ExamStatus | None] = None,
+    facility: FromQuery[str | None] = None,
+    priority: FromQuery[Priority | None] = None,
+    before: FromQuery[str | None] = None,
+    limit: FromQuery[Annotated[int, Meta(ge=1, le=10_000)] | None] = None,
+) -> Exams:
+    """List exams, newest first; ``before`` is the number of the last one seen."""
     me = await signed_in(request)
-    ledger = engine_of(request).ledger
-    return Exams(exams=await list_exams(ledger, status=status, facilities=me.person.facilities))
+    found = await list_exams(
+        engine_of(request).ledger,
+        status=status.value if status else None,
+        facilities=me.person.facilities,
+        facility=facility,
+        priority=priority,
+        before=before,
+        limit=limit,
+    )
+    return Exams(exams=found)
 
 
 @get("/api/exams/{number:str}")

@@ -39,7 +39,6 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (MatchingError, 409),
     (RoutingError, 409),
     (ConfigError, 400),
-    (RoutingError, 404),
     (RsoError, 500),
 )
 _TITLES = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rso.core.errors import RoutingError
+from rso.core.errors import ExamError, RoutingError
 from rso.core.exam import Exam, Patient
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
@@ -157,7 +157,7 @@ async def test_of_shared_destinations_one_moves_ones_own_only(engine: Engine) ->
     )
     with pytest.raises(RoutingError, match="other facilities"):
         await pause_destination(engine, "BOTH-PACS", paused=True, actor="c", facilities=["NORTH"])
-    with pytest.raises(RoutingError, match="no destination"):
+    with pytest.raises(ExamError, match="no destination"):
         await pause_destination(engine, "OWN-PACS", paused=True, actor="c", facilities=["SOUTH"])
     await pause_destination(engine, "OWN-PACS", paused=True, actor="c", facilities=["NORTH"])
     rows = await engine.ledger.fetch("SELECT code FROM destination WHERE paused")

@@ -49,8 +49,21 @@ SITE: dict[str, Any] = {
          "contacts": [{"channel": "email", "address": f"{SECRET}@south.example"}]},
     ],
 }  # fmt: skip
-ACTIONS = ("complete", "cancel", "retry", "notify", "release", "create", "reject", "recall",
-           "confirm", "save", "remove", "begin", "end", "password", "sessions")  # fmt: skip
+# Every route with an action, and its actions; one that is missing here fails the test.
+ACTIONS = {
+    "/exams/{number}/{action}": ("complete", "cancel", "retry", "notify", "close", "edit"),
+    "/holds/{hold_id}/{action}": ("release", "create", "reject", "recall"),
+    "/api/holds/{hold_id}/{action}": ("release", "create", "reject", "recall"),
+    "/me/contacts/{contact}/{action}": ("confirm", "save", "remove"),
+    "/me/security/{action}": ("begin", "end", "password", "token", "revoke", "session",
+                              "sessions"),
+    "/views/{action}": ("save", "remove", "first"),
+    "/exams/{number}/deliveries/{code}/{action}": ("retry", "resend", "stop"),
+    "/admin/people/{email}/{action}": ("second-factor", "sessions"),
+    "/api/destinations/{code}/{action}": ("pause", "resume", "retry"),
+    "/api/exams/{number}/deliveries/{destination}/{action}": ("retry", "resend", "stop"),
+    "/api/users/{email}/{action}": ("disable", "enable", "end-sessions", "reset-second-factor"),
+}  # fmt: skip
 WATCHED = ("exam", "study", "hold", "delivery", "contact", "destination", "facility", "source",
            "outbox", "user_account")  # fmt: skip
 
@@ -61,7 +74,8 @@ class South:
     def __init__(self, exam: Exam, hold: str, contact: str, matter: str) -> None:
         self.values = {
             "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
-            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "matter": matter, "key": "SOUTH", "secret": "SOUTH", "email": f"{SECRET.lower()}@south.example",
+            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "matter": matter, "key": "SOUTH", "secret": "SOUTH",
+            "destination": f"{SECRET}-PACS", "token_id": new_id(), "email": f"{SECRET.lower()}@south.example",
             "kind": "facilities", "instance": new_id(), "document": new_id(),
         }  # fmt: skip
         self.number = exam.number
@@ -167,19 +181,37 @@ def routes(app: Litestar) -> Iterator[tuple[str, str]]:
 
 def aimed(path: str, south: South) -> Iterator[str]:
     """The path with the other facility's keys in it; with each action where it has one."""
-    for action in ACTIONS if "{action}" in path else ("",):
+    for action in ACTIONS[path] if "{action}" in path else ("",):
         values = {**south.values, "action": action}
         if path.startswith("/admin/users") or "/admin/{kind}" in path:
             values["kind"] = "users"
         yield path.format(**values) if "{" in path else path
 
 
-BODIES: list[tuple[str, Any]] = [
-    ("/notifications", {"people": {f"{SECRET.lower()}@south.example": ["email"]}, "note": "x"}),
-    ("/uploads", {"instances": ["1.2.3"], "complete": True}),
-    ("/api/holds", {"reason": "x", "exam": "NUMBER"}),
-    ("/api/exams", {"facility": "SOUTH", "patient_name": "X^Y"}),
-]
+REASON = {"reason": "x"}
+# What every write of the API is sent; one that is missing here fails the test.
+BODIES: dict[str, Any] = {
+    "POST /api/exams": {"facility": "SOUTH", "patient_name": "X^Y"},
+    "PATCH /api/exams/{number}": {"patient_name": "X^Y", "priority": "stat"},
+    "POST /api/exams/{number}/cancel": REASON,
+    "POST /api/exams/{number}/close": REASON,
+    "POST /api/exams/{number}/complete": {"expected": 1},
+    "POST /api/exams/{number}/notifications": {
+        "people": {f"{SECRET.lower()}@south.example": ["email"]}, "note": "x"},
+    "POST /api/exams/{number}/deliveries/{destination}/{action}": {},
+    "POST /api/exams/{number}/uploads": {"instances": ["1.2.3"], "complete": True},
+    "PATCH /api/exams/{number}/uploads/{uid}": {},
+    "POST /api/exams/{number}/studies": {},
+    "POST /api/holds/{hold_id}/{action}": {"reason": "x", "exam": "NUMBER"},
+    "POST /api/destinations/{code}/test": {},
+    "POST /api/destinations/{code}/{action}": {},
+    "PUT /api/site": {"facility": [{"code": "SOUTH", "name": "taken"}]},
+    "POST /api/purge": {"exams": 0},
+    "PUT /api/users/{email}": {"role": "technician", "facilities": ["NORTH"]},
+    "POST /api/users/{email}/{action}": {},
+    "POST /api/tokens": {"name": "x"},
+    "DELETE /api/tokens/{token_id}": {},
+}  # fmt: skip
 
 
 async def state(ledger: Ledger) -> str:
@@ -221,10 +253,10 @@ async def test_another_facility_is_out_of_reach(
                 elif session:
                     headers |= {"Cookie": f"rso_session={session}", "X-CSRF-Token": csrf}
                 more: dict[str, Any] = {}
-                if method in {"POST", "PATCH"}:
-                    body = next((b for end, b in BODIES if end in path and "/api" in path), None)
-                    if body is not None:
-                        text = json.dumps(body).replace("NUMBER", south.number)
+                if method != "GET":
+                    if path.startswith("/api"):
+                        text = json.dumps(BODIES[f"{method} {path}"])
+                        text = text.replace("NUMBER", south.number)
                         more = {"content": text}
                         headers["Content-Type"] = "application/json"
                     else:

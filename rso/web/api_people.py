@@ -1,0 +1,316 @@
+"""People, tokens, the audit and messages as JSON."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Request, delete, get, post, put
+from litestar.exceptions import NotFoundException, PermissionDeniedException
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import Meta, Struct
+
+from rso.core.errors import ConfigError
+from rso.engine.notify import exam_notifications
+from rso.engine.site import apply_site
+from rso.ledger import audit
+from rso.ledger.lists import audit_entries
+from rso.ledger.people import set_disabled
+from rso.ledger.second_factor import end_totp
+from rso.ledger.sessions import end_sessions
+from rso.ledger.site_document import Role
+from rso.ledger.tokens import create_token, revoke_token, tokens
+from rso.web.auth import Identity, engine_of, signed_in
+
+__all__ = ["HANDLERS"]
+
+Ask = Request[Any, Any, Any]
+Email = Annotated[str, Meta(min_length=3, max_length=254, pattern="^[^@ ]+@[^@ ]+$")]
+
+
+class UserView(Struct, frozen=True, kw_only=True):
+    """A person; ``facilities`` empty means all, for roles that may see all."""
+
+    email: str
+    name: str
+    role: str
+    facilities: list[str]
+    disabled: bool
+    second_factor: bool
+
+
+class Users(Struct, frozen=True, kw_only=True):
+    """Everybody with an account."""
+
+    users: list[UserView]
+
+
+class UserChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A person as they shall be; an empty password keeps the old."""
+
+    role: Role
+    name: Annotated[str, Meta(max_length=200)] = ""
+    facilities: Annotated[list[str], Meta(max_length=1000)] = []
+    password: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class TokenView(Struct, frozen=True, kw_only=True):
+    """A token in use, without its secret."""
+
+    id: str
+    name: str
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class Tokens(Struct, frozen=True, kw_only=True):
+    """The caller's own tokens."""
+
+    tokens: list[TokenView]
+
+
+class NewToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a token is for."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class MadeToken(Struct, frozen=True, kw_only=True):
+    """A token, shown this once."""
+
+    token: str
+
+
+class AuditView(Struct, frozen=True, kw_only=True):
+    """One entry of the audit; ``hash`` covers the one before."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    facility: str
+    exam: str
+    facts: dict[str, str]
+    hash: str
+
+
+class Audit(Struct, frozen=True, kw_only=True):
+    """Entries, the newest first; ask again with ``before`` for older ones."""
+
+    entries: list[AuditView]
+
+
+class Intact(Struct, frozen=True, kw_only=True):
+    """Whether the chain of hashes holds; ``first_broken`` is the entry where it does not."""
+
+    intact: bool
+    first_broken: int | None
+
+
+class MessageView(Struct, frozen=True, kw_only=True):
+    """What became of one message."""
+
+    id: str
+    exam_number: str
+    event: str
+    recipient: str
+    channel: str
+    state: str
+    created_at: datetime
+
+
+class Messages(Struct, frozen=True, kw_only=True):
+    """The newest messages."""
+
+    messages: list[MessageView]
+
+
+async def _admin(request: Ask) -> Identity:
+    me = await signed_in(request)
+    me.require()
+    if me.person.facilities is not None:
+        raise PermissionDeniedException("this is for whoever sees the whole site")
+    return me
+
+
+@get("/api/users")
+async def api_users(request: Ask) -> Users:
+    """Everybody with an account."""
+    await _admin(request)
+    ledger = engine_of(request).ledger
+    rows = await ledger.fetch("SELECT * FROM user_account ORDER BY email")
+    return Users(
+        users=[
+            UserView(
+                email=row["email"],
+                name=row["name"],
+                role=row["role"],
+                facilities=msgspec.json.decode(row["facilities"]),
+                disabled=bool(row["disabled"]),
+                second_factor=bool(row["totp_secret"])
+                and not row["totp_secret"].startswith("open:"),
+            )
+            for row in rows
+        ]
+    )
+
+
+@put("/api/users/{email:str}", status_code=204)
+async def api_save_user(request: Ask, email: FromPath[str], data: JSONBody[UserChange]) -> None:
+    """Add a person, or change one."""
+    me = await _admin(request)
+    if email.lower() == me.person.email and data.role != "admin":
+        raise ConfigError("another administrator has to take this from you")
+    engine = engine_of(request)
+    entry = {"email": email, **msgspec.to_builtins(data)}
+    await apply_site(engine, {"user": [entry]}, actor=me.person.email)
+    if data.password and email.lower() != me.person.email:
+        await end_sessions(engine.ledger, email)
+
+
+@post("/api/users/{email:str}/{action:str}", status_code=204)
+async def api_act_on_user(
+    request: Ask,
+    email: FromPath[str],
+    action: FromPath[Literal["disable", "enable", "end-sessions", "reset-second-factor"]],
+) -> None:
+    """Let a person in no more or again, end their sessions, take a lost second factor away."""
+    me = await _admin(request)
+    ledger, email = engine_of(request).ledger, email.lower()
+    if not await ledger.fetch("SELECT id FROM user_account WHERE email = ?", email):
+        raise NotFoundException("nobody has this address")
+    if action == "disable" and email == me.person.email:
+        raise ConfigError("another administrator has to take this from you")
+    if action in {"disable", "enable"}:
+        await set_disabled(ledger, email, disabled=action == "disable")
+    if action == "reset-second-factor":
+        await end_totp(ledger, email)
+    if action != "enable":
+        await end_sessions(ledger, email)
+    await audit.append(
+        ledger, actor=me.person.email, action=f"user {action}", facts={"person": email}
+    )
+
+
+@get("/api/tokens")
+async def api_tokens(request: Ask) -> Tokens:
+    """The caller's own tokens."""
+    me = await signed_in(request)
+    rows = await tokens(engine_of(request).ledger, email=me.person.email)
+    return Tokens(
+        tokens=[
+            TokenView(
+                id=str(row["id"]),
+                name=row["name"],
+                created_at=row["created_at"],
+                last_used_at=row["last_used_at"],
+            )
+            for row in rows
+        ]
+    )
+
+
+@post("/api/tokens")
+async def api_make_token(request: Ask, data: JSONBody[NewToken]) -> MadeToken:
+    """Make a token for oneself; asked with a session, not with another token."""
+    me = await signed_in(request)
+    if not me.csrf:
+        raise PermissionDeniedException("a token cannot make tokens; please sign in")
+    ledger = engine_of(request).ledger
+    token = await create_token(ledger, email=me.person.email, name=data.name)
+    await audit.append(
+        ledger, actor=me.person.email, action="token made", facts={"name": data.name}
+    )
+    return MadeToken(token=token)
+
+
+@delete("/api/tokens/{token_id:uuid}", status_code=204)
+async def api_end_token(request: Ask, token_id: FromPath[UUID]) -> None:
+    """End one of one's own tokens."""
+    me = await signed_in(request)
+    ledger = engine_of(request).ledger
+    if not await revoke_token(ledger, str(token_id), email=me.person.email):
+        raise NotFoundException("no token in use has this id")
+    await audit.append(ledger, actor=me.person.email, action="token ended")
+
+
+@get("/api/audit")
+async def api_audit(
+    request: Ask,
+    exam: FromQuery[str] = "",
+    actor: FromQuery[str] = "",
+    action: FromQuery[str] = "",
+    before: FromQuery[Annotated[int, Meta(ge=1, le=2**53)] | None] = None,
+    limit: FromQuery[Annotated[int, Meta(ge=1, le=1000)]] = 100,
+) -> Audit:
+    """Who did what, of the caller's facilities."""
+    me = await signed_in(request)
+    me.require("auditor", "coordinator")
+    rows = await audit_entries(
+        engine_of(request).ledger,
+        me.person.facilities,
+        exam=exam.replace("-", "").upper(),
+        actor=actor,
+        action=action,
+        before=before,
+        limit=limit,
+    )
+    return Audit(
+        entries=[
+            AuditView(
+                id=row["id"],
+                at=row["at"],
+                actor=row["actor"],
+                action=row["action"],
+                facility=row["facility"],
+                exam=row["exam"],
+                facts=msgspec.json.decode(row["facts"]),
+                hash=row["hash"],
+            )
+            for row in rows
+        ]
+    )
+
+
+@get("/api/audit/verify")
+async def api_verify(request: Ask) -> Intact:
+    """Check the whole chain of hashes."""
+    me = await signed_in(request)
+    me.require("auditor")
+    broken = await audit.verify(engine_of(request).ledger)
+    return Intact(intact=broken is None, first_broken=broken)
+
+
+@get("/api/notifications")
+async def api_messages(request: Ask) -> Messages:
+    """What became of the newest messages, of the caller's facilities."""
+    me = await signed_in(request)
+    me.require("coordinator", "auditor")
+    rows = await exam_notifications(engine_of(request).ledger, facilities=me.person.facilities)
+    return Messages(
+        messages=[
+            MessageView(
+                id=str(row["id"]),
+                exam_number=row.get("number") or "",
+                event=row["event"],
+                recipient=row["recipient"],
+                channel=row["channel"],
+                state=row["state"],
+                created_at=row["created_at"],
+            )
+            for row in rows
+        ]
+    )
+
+
+HANDLERS = [
+    api_users,
+    api_save_user,
+    api_act_on_user,
+    api_tokens,
+    api_make_token,
+    api_end_token,
+    api_audit,
+    api_verify,
+    api_messages,
+]

@@ -1,0 +1,53 @@
+"""The JSON API as it describes itself, tried by a machine that reads only the description."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from rso.testing.modality import send_files
+from rso.testing.site import Site, wait_for
+from rso.testing.study import make_study
+
+SECONDS = 240
+
+
+@pytest.mark.timeout(300)
+def test_the_api_does_as_it_says(site: Site, samples: Path, tmp_path: Path) -> None:
+    """No server error, and every answer's status and form is one that the schema names."""
+    token = site.rso("token", "create", "--user", site.admin["email"], "--json")["token"]
+    base = f"http://127.0.0.1:{site.web}"
+    schema = requests.get(f"{base}/schema/openapi.json", timeout=20).json()
+    paths = schema["paths"]
+    assert {"/api/exams", "/api/site", "/api/destinations", "/api/audit"} <= set(paths)
+    assert all(path.startswith(("/api", "/dicomweb")) for path in paths)
+    number = site.rso("exam", "create", "--facility", "NORTH", "--patient-name", "Doe^Jane",
+                      "--json")["exam_number"]  # fmt: skip
+    who = {"PatientName": "ROE^R", "PatientBirthDate": "19800131", "PatientID": number}
+    files = make_study(samples / "CT_small.dcm", tmp_path / "wrong", 1, **who)
+    send_files(files, host="127.0.0.1", port=site.dicom, calling_ae_title="NORTHCT",
+               called_ae_title="RSO")  # fmt: skip
+    hold = wait_for(site.holds)[0]["id"]
+    # What is there, so that more than "not found" is tried.
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(
+        f'[parameters]\nnumber = "{number}"\ncode = "READER-PACS"\nhold_id = "{hold}"\n'
+        'destination = "READER-PACS"\nemail = "south@example.org"\n'
+    )
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"), "--config-file", config,
+            "run", f"{base}/schema/openapi.json",
+            "--header", f"Authorization: Bearer {token}", "--seed", "7", "--max-examples", "3",
+            "--phases", "examples,fuzzing", "--request-timeout", "20", "--no-color",
+            "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
+            "response_schema_conformance",
+        ],
+        capture_output=True, text=True, check=False, timeout=SECONDS, cwd=tmp_path,
+        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert site.rso("audit", "verify", "--json")["intact"]
