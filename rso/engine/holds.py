@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from rso.core.errors import ExamError, MatchingError
@@ -128,7 +129,8 @@ async def release_hold(
             raise MatchingError(f"the exam is {exam.status}")
         study = (await studies_by_ids(ledger, [hold.study]))[0]
         verdict = compare(incoming_from_row(study), exam)
-        if not await _second_person(ledger, hold, verdict, actor):
+        choice = {"exam": exam.number, "identity": identity}
+        if not await _second_person(ledger, hold, verdict, actor, choice):
             return False
         if hold.kind == "instance":
             raise MatchingError(
@@ -154,17 +156,25 @@ def _names_exam(patient_id: str, exam: Exam) -> bool:
         return False
 
 
-async def _second_person(ledger: Ledger, hold: HoldRow, verdict: Verdict, actor: str) -> bool:
+async def _second_person(
+    ledger: Ledger, hold: HoldRow, verdict: Verdict, actor: str, choice: dict[str, str]
+) -> bool:
+    """Whether two people chose the same; a first, or another, choice is noted and waits."""
     if not verdict.needs_second_person:
         return True
-    if hold.first_person and hold.first_person != actor:
+    same = hold.evidence.get("asked", choice) == choice
+    if hold.first_person and hold.first_person != actor and same:
         return True
-    await ledger.execute("UPDATE hold SET first_person = ? WHERE id = ?", actor, hold.id)
+    evidence = msgspec.json.encode({**hold.evidence, "asked": choice}).decode()
+    await ledger.execute(
+        "UPDATE hold SET first_person = ?, evidence = ? WHERE id = ?", actor, evidence, hold.id
+    )
     await audit.append(
         ledger,
         actor=actor,
         action="hold release asked",
         facility=hold.facility,
+        exam=choice["exam"],
         facts={"hold": hold.id},
     )
     return False

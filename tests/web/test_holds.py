@@ -1,0 +1,123 @@
+"""Holds as pages: evidence in words, two people who choose the same, undo, and word of changes."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from rso.app import create_app
+from rso.core.exam import Exam, Patient
+from rso.core.matching import IncomingStudy
+from rso.core.transport import Kind
+from rso.engine.context import Engine
+from rso.engine.exams import create_exam
+from rso.engine.matcher import match_study
+from rso.ledger.people import Person
+from rso.ledger.sessions import create_session, find_session
+from rso.ledger.studies import upsert_studies
+
+pytestmark = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+async def client(clinics: Engine) -> AsyncIterator[AsyncTestClient[Litestar]]:
+    """The application, in this process."""
+    async with AsyncTestClient(create_app(clinics, None, [])) as made:
+        yield made
+
+
+async def person(engine: Engine, email: str, role: str = "coordinator") -> dict[str, str]:
+    """Headers of somebody's session."""
+    if role == "coordinator":
+        await engine.ledger.execute(
+            "UPDATE user_account SET role = 'coordinator', facilities = '[]' WHERE email = ?", email
+        )
+    who = Person(email=email, name="", role=role, facilities=None)
+    secret = await create_session(engine.ledger, who)
+    found = await find_session(engine.ledger, secret)
+    assert found is not None
+    return {"Cookie": f"rso_session={secret}", "X-CSRF-Token": found.csrf, "Accept": "text/html"}
+
+
+async def exam_of(engine: Engine, **who: str) -> Exam:
+    """An exam of NORTH."""
+    return await create_exam(engine, facility="NORTH", patient=Patient(**who), actor="me")
+
+
+async def held(engine: Engine, patient: Patient) -> str:
+    """The key of the hold that a Study of this patient ends in."""
+    study = IncomingStudy(study_instance_uid="1.2", patient=patient, kind=Kind.TECHNICIAN)
+    rows = await upsert_studies(engine.ledger, "NORTH", [(study, EVIL)])
+    async with engine.ledger.transaction():
+        await match_study(engine, next(iter(rows.values())))
+    return str((await engine.ledger.fetch("SELECT id FROM hold WHERE state = 'open'"))[0]["id"])
+
+
+async def test_two_people_choose_the_same(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """Another exam, or another identity, is no second word; neither is saying it twice."""
+    first = await exam_of(clinics, name="A^B", birth_date="19700131")
+    other = await exam_of(clinics, name="C^D", birth_date="19700131")
+    hold = await held(clinics, Patient(name=EVIL, birth_date="19811231", patient_id=first.number))
+    one = await person(clinics, "lead@example.org")
+    two = await person(clinics, "other@north.example")
+    url = f"/holds/{hold}"
+    page = (await client.get(url, headers=one)).text
+    assert "the number of the patient before was typed" in page
+    assert "two people must release it" in page
+    assert EVIL not in page
+
+    async def release(headers: dict[str, str], exam: Exam, identity: str = "exam") -> int:
+        form = {"decision": "release", "exam": exam.number, "identity": identity, "reason": "asked"}
+        answer = await client.post(url, headers=headers, data=form, follow_redirects=False)
+        return answer.status_code
+
+    assert await release(one, first) == 422
+    assert await release(one, first) == 422
+    assert await release(two, other) == 422
+    assert await release(one, first) == 422
+    assert await release(two, first, "images") == 422
+    assert await release(one, first) == 422
+    assert "lead@example.org has asked" in (await client.get(url, headers=two)).text
+    assert "the second is awaited" in (await client.get("/holds/rows", headers=two)).text
+    seen = (await client.get(url, headers=two)).text.split("seen=")[1].split('"')[0]
+    assert (await client.get(f"{url}/changed?seen={seen}", headers=two)).status_code == 204
+    assert await release(two, first) == 303
+    word = await client.get(f"{url}/changed?seen={seen}", headers=one)
+    assert "released by other@north.example" in word.text
+    # Taken back: it waits again, with an alarm.
+    form = {"decision": "recall", "reason": "wrong"}
+    gone = await client.post(url, headers=one, data=form, follow_redirects=False)
+    back = await client.get(gone.headers["location"], headers=one)
+    assert "nothing had been sent" in back.text
+    assert "recalled" in back.text
+    assert "1 with an alarm" in back.text
+
+
+async def test_a_wrong_decision_is_told_in_words(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """No reason, no exam, no such exam: the page says so and keeps what was typed."""
+    exam = await exam_of(clinics, name="DOE^JANE", birth_date="19700131")
+    hold = await held(clinics, Patient(name="DOE^JANE", birth_date="19700131"))
+    headers = await person(clinics, "lead@example.org")
+    for form, words in (
+        ({"decision": "release", "exam": exam.number}, "Please give a reason."),
+        ({"decision": "release", "reason": "because"}, "Choose the exam."),
+        ({"decision": "release", "reason": "because", "other": "ZZZZ"}, "ZZZZ"),
+        ({"reason": "because"}, "Choose what to do."),
+    ):
+        answer = await client.post(f"/holds/{hold}", headers=headers, data=form)
+        assert answer.status_code == 422
+        assert words in answer.text
+        if "reason" in form:
+            assert 'value="because"' in answer.text
+    technician = await person(clinics, "tech@north.example", "technician")
+    form = {"decision": "reject", "reason": "x"}
+    assert (await client.post(f"/holds/{hold}", headers=technician, data=form)).status_code == 403
+    done = await client.post(f"/holds/{hold}", headers=headers, data=form, follow_redirects=False)
+    assert done.status_code == 303
+    assert "Nothing waits" in (await client.get("/holds", headers=headers)).text
