@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rso.engine.context import Engine
+from rso.engine.router import NO_DESTINATION
 from rso.ledger.deliveries import deliveries_of, recount, stop_items
 from rso.ledger.exams import count_instances, now
 
@@ -41,4 +42,13 @@ async def unlink_study(engine: Engine, row: Mapping[str, Any], *, state: str) ->
         row["id"],
     )
     await count_instances(ledger, row["exam"])
+    # That it had nowhere to go is no question any more.
+    await ledger.execute(
+        "UPDATE hold SET state = 'recalled', resolved_by = 'matching', resolved_at = ?,"
+        " resolution = 'the Study was taken out of the exam'"
+        " WHERE study = ? AND state = 'open' AND reason = ?",
+        now(),
+        row["id"],
+        NO_DESTINATION,
+    )
     return int(sent[0]["n"])

@@ -19,12 +19,13 @@ from rso.engine.holds import (
     show_hold,
 )
 from rso.engine.matters import note_opened
-from rso.ledger.exams import exam_by_id
+from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import HoldRow, find_holds
 from rso.ledger.images import series_of
 from rso.ledger.studies import incoming_from_row, studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
+from rso.web.words import ago_words
 
 __all__ = ["HANDLERS"]
 
@@ -37,11 +38,13 @@ async def _waiting(request: Ask, me: Identity) -> dict[str, Any]:
     """What waits: alarms first, then the oldest."""
     found = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
     found.sort(key=lambda hold: not hold.alarm)
+    at = now()
     return {
         "holds": found[:_MOST],
         "more": max(len(found) - _MOST, 0),
         "alarms": sum(hold.alarm for hold in found),
         "what": {hold.id: row_words(hold.row)[0] for hold in found[:_MOST]},
+        "age": {hold.id: ago_words(at - hold.opened_at) for hold in found[:_MOST]},
     }
 
 
