@@ -1,9 +1,10 @@
 """SMS keeps the notifiers' contract against a fake Kannel, and a real one in the whole story."""
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -114,3 +115,45 @@ def test_a_url_needs_a_place_for_the_number() -> None:
     with pytest.raises(ConfigError, match=r"no \{address\}"):
         fill_address("kannel://host/", "+12025550100")
     assert fill_address("x://h/{digits}", "+12025550100") == "x://h/12025550100"
+
+
+class Eagle(BaseHTTPRequestHandler):
+    """An SMSEagle, which is a device with an interface in JSON of its own."""
+
+    answer: ClassVar[bytes] = b'{"result":{"message_id":1,"status":"ok"}}'
+    status: ClassVar[int] = 200
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        """Take a message."""
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+async def test_another_service_by_its_url() -> None:
+    """One that Apprise knows: the number and the text arrive, refusals are told apart."""
+    server = HTTPServer(("127.0.0.1", 0), Eagle)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        url = f"smseagle://a-token@127.0.0.1:{server.server_port}/{{address}}"
+        sms = Sms(SmsConfig(url=Secret(url)))
+        assert await sms.send(text("Untersuchung ...TX9C wartet")) == "accepted"
+        (asked,) = Eagle.asked
+        assert asked["params"]["to"].lstrip("+") == "12025550100"
+        assert asked["params"]["message"].strip() == "Untersuchung ...TX9C wartet"
+        Eagle.status = 503
+        with pytest.raises(TransientTransportError, match="503"):
+            await sms.send(text())
+        Eagle.status = 403
+        with pytest.raises(PermanentTransportError, match="403"):
+            await sms.send(text())
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
