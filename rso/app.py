@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from litestar import Litestar, Response
+from litestar import Litestar
 from litestar.config.compression import CompressionConfig
+from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware import DefineMiddleware
 from litestar.middleware.compression import CompressionMiddleware
 from litestar.openapi import OpenAPIConfig
@@ -14,6 +14,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
+from litestar.types import Message, Scope
 
 from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
@@ -69,12 +70,14 @@ _HEADERS = {
 }
 
 
-async def _secure(response: Response[Any]) -> Response[Any]:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    # A page with patients on it is nobody's to keep.
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+async def _secure(message: Message, scope: Scope) -> None:  # noqa: ARG001  (Litestar hands it over)
+    """Headers of every answer, errors included."""
+    if message["type"] == "http.response.start":
+        headers = MutableScopeHeaders.from_message(message)
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        # A page with patients on it is nobody's to keep.
+        headers.setdefault("Cache-Control", "no-store")
 
 
 def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver]) -> Litestar:
@@ -139,7 +142,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
         ),
         on_app_init=[describe],
         exception_handlers={Exception: answer_error},
-        after_request=_secure,
+        before_send=[_secure],
         middleware=[HTTP_METRICS.middleware],
         debug=False,
     )
