@@ -12,7 +12,8 @@ import structlog
 from msgspec import Struct
 
 from rso.core.header import Header
-from rso.core.transport import Provenance
+from rso.core.transport import Buffer, Provenance
+from rso.dicom.part10 import read_file_meta
 from rso.engine.spool_segment import (
     HEAD,
     SEGMENT_HEAD,
@@ -201,20 +202,25 @@ class SpoolReader:
             return Alert(kind=kind, facts=facts)
         meta = msgspec.msgpack.decode(head.meta, type=InstanceMeta)
         large = head.kind is RecordType.LARGE
-        provenance = self._batches.get(head.batch_id) or self._provenance_before(head.batch_id)
+        path = self._folder / Path(meta.file).name if large else None
+        provenance = (
+            self._batches.get(head.batch_id)
+            or self._provenance_before(head.batch_id)
+            or _provenance_within(head.payload if path is None else _beginning(path))
+        )
         return InstanceRecord(
             record_id=head.record_id,
             batch_id=head.batch_id,
             provenance=provenance,
             header=meta.header,
             part10=None if large else head.payload,
-            path=self._folder / Path(meta.file).name if large else None,
+            path=path,
             dataset_offset=meta.dataset_offset,
             size=meta.size if large else len(head.payload) - meta.dataset_offset,
             received_at=meta.received_at,
         )
 
-    def _provenance_before(self, batch_id: str) -> Provenance:
+    def _provenance_before(self, batch_id: str) -> Provenance | None:
         """A batch's provenance from earlier in its segment: this reader began after it."""
         segment, pos = self.position.segment, 0
         while (head := self._record(segment, pos)) is not None:
@@ -223,7 +229,7 @@ class SpoolReader:
                 if head.batch_id == batch_id:
                     return self._batches[batch_id]
             pos = head.end
-        raise ValueError(f"batch {batch_id} has no record")
+        return None  # a part before it is damaged
 
     def rewind(self, position: Position | None) -> None:
         """Read again from ``position`` (the last release when not given)."""
@@ -258,3 +264,14 @@ class SpoolReader:
     def close(self) -> None:
         """Forget the map."""
         self._map = None
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 16)
+
+
+def _provenance_within(part10: Buffer) -> Provenance:
+    """Where an instance came from, by its own file meta (0002,0102)."""
+    meta = read_file_meta(part10[: 1 << 16])
+    return msgspec.json.decode(meta.private_information, type=StoredProvenance).provenance

@@ -180,3 +180,28 @@ def test_a_reader_passes_records_that_a_power_loss_took(
     found = [r.record_id for r in reader.read(64, 1 << 26) if isinstance(r, InstanceRecord)]
     assert found == [kept.record_id]
     again.close()
+
+
+def test_a_damaged_batch_record_does_not_take_its_instances_along(
+    tmp_path: Path, dataset: tuple[bytes, str]
+) -> None:
+    """Later instances of the batch are read, and know where they came from."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder, large=1 << 20)
+    batch = spool.open_batch(PROVENANCE)
+    batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    after = spool.log._pos
+    kept = [batch.append([dataset[0]], transfer_syntax_uid=dataset[1]).record_id,
+            batch.append([pixels(dataset, 2 << 20)], transfer_syntax_uid=dataset[1]).record_id]  # fmt: skip
+    while spool.log.segment.number == 1:
+        batch.append([pixels(dataset, 900_000)], transfer_syntax_uid=dataset[1])
+    with (folder / f"{1:012d}.seg").open("r+b") as file:
+        file.seek(after // 2)
+        file.write(bytes(100))
+        file.seek(60)
+        file.write(bytes(40))
+    reader = SpoolReader(folder)
+    found = [r for r in reader.read(2, 1 << 26) if isinstance(r, InstanceRecord)]
+    assert [r.record_id for r in found] == kept
+    assert {r.provenance for r in found} == {PROVENANCE}
+    spool.close()
