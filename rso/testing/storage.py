@@ -282,6 +282,7 @@ def send_on(
     port: int = 0,
     seconds: float = 60.0,
     between: Callable[[], None] = lambda: None,
+    answers: dict[str, int] | None = None,
 ) -> tuple[dict[str, int], float]:
     """Send files until each is acknowledged, whatever happens in between.
 
@@ -291,11 +292,12 @@ def send_on(
         port: Another port than the storage's own, as of a proxy before it.
         seconds: Patience.
         between: Called after each failure.
+        answers: Where the answers go as they come.
 
     Returns:
         The answers, and the longest time from a failure to the next acknowledgement.
     """
-    answers: dict[str, int] = {}
+    answers = {} if answers is None else answers
     uids = {path: pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID
             for path in files}  # fmt: skip
     until = time.monotonic() + seconds

@@ -40,6 +40,13 @@ destinations = [ {{ code = "{name}", sender = "dicom_scu", {mode} options = {{
     return text
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long forms are long."""
+    for item in items:
+        if item.get_closest_marker("proof"):
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 def _pacs() -> Pacs:
     made = Pacs()
     made.start()

@@ -77,6 +77,8 @@ def rounds(
         pid = wait_for(lambda role=role: ours.site.pid(role))
         got, down, hit = strike(ours, made, point, folder / "trace", pid)
         assert hit, f"{role} never came to {point}"
+        if role == "work":  # the next one shall find it at work, not in its beginnings
+            wait_for(lambda got=got: got.keys() <= ours.copies().keys(), 60)
         files += made
         answers |= got
         slowest = max(slowest, down)
@@ -115,20 +117,24 @@ def at_random(
     over = threading.Event()
     chance = random.Random(count)
 
+    answers: dict[str, int] = {}
+
     def killer() -> None:
         for _ in range(kills):
-            if over.wait(chance.uniform(0.02, 0.4)):
+            before = len(answers)
+            while len(answers) == before:  # it has to be going again first
+                if over.wait(0.01):
+                    return
+            if over.wait(chance.uniform(0.0, 0.15)):
                 return
             if storage.pid():
                 with contextlib.suppress(ProcessLookupError):
                     storage.kill()
-            while not storage.pid() and not over.wait(0.05):
-                pass
 
     thread = threading.Thread(target=killer)
     thread.start()
     try:
-        answers, slowest = send_on(storage, files, seconds=240, between=storage.revive)
+        _, slowest = send_on(storage, files, seconds=240, between=storage.revive, answers=answers)
     finally:
         over.set()
         thread.join()
