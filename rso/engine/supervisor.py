@@ -25,6 +25,7 @@ ROLES = ("receive", "web", "work")
 _DRAIN_SECONDS = 40.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_AFTER_READY_SECONDS = 2.0  # it can start: what it serves shall not wait
 _STEADY_SECONDS = 30.0
 _CONFIG_EXIT = 2  # a child's word that starting it again cannot help
 
@@ -53,6 +54,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._failed = ""
         self._announced = False
+        self._ready: set[str] = set()  # those that have listened since they were last started
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; every child is drained before this returns.
@@ -71,6 +73,7 @@ class Supervisor:
         pause = _FIRST_PAUSE_SECONDS
         while not self._stop.is_set():
             began = time.monotonic()
+            self._ready.discard(child.name)
             code = await self._run_once(child)
             if self._stop.is_set():
                 return
@@ -80,6 +83,8 @@ class Supervisor:
                 return
             if time.monotonic() - began > _STEADY_SECONDS:
                 pause = _FIRST_PAUSE_SECONDS
+            if child.name in self._ready:
+                pause = min(pause, _LONGEST_PAUSE_AFTER_READY_SECONDS)
             log.error("process ended", process=child.name, exit=code, again_in_seconds=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
@@ -121,6 +126,7 @@ class Supervisor:
         async for line in stdout:
             try:
                 self._addresses[child.name] = list(json.loads(line)["ready"])
+                self._ready.add(child.name)
             except (ValueError, KeyError, TypeError):
                 sys.stderr.write(line.decode("utf-8", "replace"))
                 continue

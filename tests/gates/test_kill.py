@@ -182,14 +182,17 @@ def test_the_web_is_killed_during_uploads(
 
 EARLY = """
 import threading
-from rso.engine import spool
-kept = spool.LogBatch.append
+from rso.core.transport import Receipt
+from rso.dicom.header import scan_header
+from rso.engine.spool import LogBatch
+kept = LogBatch.append
 def early(self, dataset, **said):
+    said.pop("ahead", None)
     whole = b"".join(bytes(part) for part in dataset)
     threading.Timer(0.3, kept, (self, [whole]), said).start()
-    header = self.scan(whole, said["transfer_syntax_uid"], "", "")
-    return spool.Receipt(record_id="", header=header, size=len(whole))
-spool.LogBatch.append = early
+    header = scan_header(whole, said["transfer_syntax_uid"])
+    return Receipt(record_id="", header=header, size=len(whole))
+LogBatch.append = early
 """
 DROPPED = """
 from rso.ledger import Ledger
