@@ -99,6 +99,7 @@ class Site:
         self.dicom, self.web, self.ftp = free_port(), free_port(), free_port()
         self.config = folder / "site" / "rso.toml"
         self.process: subprocess.Popen[str] | None = None
+        self.start_seconds = 0.0  # how long the last start took
         made = self.rso(
             "init", str(folder / "site"), "--json",
             "--set", f"plugins.dicom_scp.port={self.dicom}",
@@ -136,6 +137,7 @@ class Site:
     ) -> None:
         """Serve these roles, and wait until they listen; ``environment`` is added to ours."""
         self.log = (self.folder / "rso.log").open("a")
+        began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rso", "serve", "--role", roles, "--config", str(self.config)],
             stdout=subprocess.PIPE,
@@ -146,6 +148,7 @@ class Site:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("RSO ready"), (self.folder / "rso.log").read_text()[-3000:]
+        self.start_seconds = time.monotonic() - began
         self.reader = threading.Thread(target=self.process.stdout.read, daemon=True)
         self.reader.start()
 

@@ -34,6 +34,11 @@ WORK = ["openat:1", "write:1", "rename:1", "rename:3", "syncfs:1", "pwrite64:2",
         "fsync:1"]  # fmt: skip
 
 
+def patience(site: Site) -> float:
+    """Ten seconds; where the machine is so busy that a start takes long, four starts."""
+    return max(10.0, 4 * site.start_seconds)
+
+
 def strike(
     storage: Storage, files: list[Path], point: str, log: Path, pid: int
 ) -> tuple[dict[str, int], float, bool]:
@@ -65,8 +70,6 @@ def rounds(
     samples: Path,
     reader: Pacs,
     points: list[tuple[str, str, int, int]],
-    *,
-    limit: float = 10.0,
 ) -> None:
     """Strike at each point: role, point, how many instances, and their rows and columns."""
     files: list[Path] = []
@@ -85,7 +88,7 @@ def rounds(
     verdict = settled(ours, files, answers, slowest)
     print(f"RSO: {len(files)} instances, {len(points)} kills, {verdict}")
     assert (verdict.lost, verdict.torn, verdict.twice) == (0, 0, 0)
-    assert verdict.slowest <= limit
+    assert verdict.slowest <= patience(ours.site)
     wait_for(lambda: missing(reader, files) == 0, 90)
 
 
@@ -95,7 +98,7 @@ def test_killed_at_system_calls(ours: Ours, tmp_path: Path, samples: Path, reade
         ("receive", "pwritev2:3", 6, 0), ("receive", "fdatasync:2", 6, 0),
         ("receive", "sendmsg:3", 6, 0), ("receive", "rename:1", 1, 2600),
         ("work", "syncfs:1", 6, 0),
-    ], limit=30)  # fmt: skip
+    ])  # fmt: skip
 
 
 @pytest.mark.proof
@@ -148,7 +151,7 @@ def test_killed_at_random(ours: Ours, tmp_path: Path, samples: Path, reader: Pac
     verdict = settled(ours, files, answers, slowest)
     print(f"RSO: {len(files)} instances, random kills, {verdict}")
     assert (verdict.lost, verdict.torn, verdict.twice) == (0, 0, 0)
-    assert verdict.slowest <= 10
+    assert verdict.slowest <= patience(ours.site)
     wait_for(lambda: missing(reader, files) == 0, 120)
 
 
@@ -176,7 +179,7 @@ def test_the_web_is_killed_during_uploads(
     verdict = settled(ours, files, answers, slowest)
     print(f"RSO by HTTP: {count} instances, {verdict}")
     assert (verdict.lost, verdict.torn, verdict.twice) == (0, 0, 0)
-    assert verdict.slowest <= (30 if count < 10 else 10)
+    assert verdict.slowest <= patience(site)
     wait_for(lambda: missing(reader, files) == 0, 60)
 
 
