@@ -20,6 +20,7 @@ __all__ = ["Chaos", "ChaosProxy"]
 _READ = 64 << 10
 _AHEAD = 64  # chunks on their way: what a link holds before its sender must wait
 _PDU_HEAD = 6
+_ARRIVE_SECONDS = 0.2  # a reset makes the other end forget what its program has not read yet
 
 
 class Chaos(Struct, frozen=True, kw_only=True):
@@ -204,7 +205,7 @@ class _Connection:
                 await writer.drain()
             if ends:
                 # What was passed on has to arrive before the reset overtakes it.
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_ARRIVE_SECONDS)
                 self.reset()
                 return
             if chaos.bytes_per_second:
