@@ -38,13 +38,11 @@ class Crowd:
 
     def __enter__(self) -> "Crowd":
         for number in range(self._count):
-            # A server that takes nobody in any more is as good as one that holds.
-            with suppress(OSError):
-                sock = socket.create_connection(("127.0.0.1", self._port), 2)
-                sock.setblocking(False)
-                self._members.append(
-                    _Member(sock=sock, drips=bool(number % 2), since=time.monotonic())
-                )
+            sock = socket.socket()
+            sock.setblocking(False)
+            # Not waited for: a server that accepts nobody any more leaves it in its queue.
+            sock.connect_ex(("127.0.0.1", self._port))
+            self._members.append(_Member(sock=sock, drips=bool(number % 2), since=time.monotonic()))
         self._thread.start()
         return self
 

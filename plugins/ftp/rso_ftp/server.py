@@ -128,6 +128,11 @@ class _Control:
         """For the view."""
         return self.shared.names
 
+    def pre_process_command(self: Any, line: str, cmd: str, arg: str) -> None:
+        """What was sent behind a QUIT, or before the connection broke, finds nobody any more."""
+        if not self._closed:
+            super().pre_process_command(line, cmd, arg)  # type: ignore[misc]
+
     def handle_auth_success(self: Any, home: str, password: str, msg_login: str) -> None:
         """The view is made here, so it must know whose it is."""
         source = self.source
