@@ -1,9 +1,10 @@
 """A requestor of associations: proposes exactly what it has, and sends without waiting twice."""
 
+import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ
@@ -151,20 +152,20 @@ class Requestor:
         for piece in pieces:
             offset = 0
             size = piece.length if isinstance(piece, Piece) else len(piece)
-            while offset < size:
-                count = min(size - offset, room - used)
-                target = memoryview(self._chunk)[used : used + count]
-                _fill(piece, offset, target)
-                offset += count
-                used += count
-                left -= count
-                if used == room or not left:
-                    data = memoryview(self._chunk)[:used]
-                    parts += wire.data_pdus(
-                        context_id, data, self.most, is_command=False, is_last=not left
-                    )
-                    self._link.send(parts, self._answer_seconds)
-                    parts, used = [], 0
+            with _opened(piece) as fill:
+                while offset < size:
+                    count = min(size - offset, room - used)
+                    fill(offset, memoryview(self._chunk)[used : used + count])
+                    offset += count
+                    used += count
+                    left -= count
+                    if used == room or not left:
+                        data = memoryview(self._chunk)[:used]
+                        parts += wire.data_pdus(
+                            context_id, data, self.most, is_command=False, is_last=not left
+                        )
+                        self._link.send(parts, self._answer_seconds)
+                        parts, used = [], 0
         return self._response()
 
     def _room(self) -> int:
@@ -205,17 +206,27 @@ class Requestor:
         self._link.close()
 
 
-def _fill(piece: bytes | Piece, offset: int, target: memoryview) -> None:
+@contextlib.contextmanager
+def _opened(piece: bytes | Piece) -> Iterator[Callable[[int, memoryview], None]]:
+    """Fills a buffer with a piece's bytes from an offset on; its file is opened once."""
     if isinstance(piece, bytes):
-        target[:] = piece[offset : offset + len(target)]
+
+        def copy(offset: int, target: memoryview) -> None:
+            target[:] = piece[offset : offset + len(target)]
+
+        yield copy
         return
-    done = 0
     with piece.path.open("rb", buffering=0) as file:
-        while done < len(target):
-            count = os.preadv(file.fileno(), [target[done:]], piece.offset + offset + done)
-            if not count:
-                raise PermanentTransportError("an archive file is cut short")
-            done += count
+
+        def read(offset: int, target: memoryview) -> None:
+            done = 0
+            while done < len(target):
+                count = os.preadv(file.fileno(), [target[done:]], piece.offset + offset + done)
+                if not count:
+                    raise PermanentTransportError("an archive file is cut short")
+                done += count
+
+        yield read
 
 
 def _rejection(whole: bytes) -> Exception:
