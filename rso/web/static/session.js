@@ -14,14 +14,12 @@ if (body.dataset.idle) {
   const box = document.createElement("div");
   box.className = "session";
   box.setAttribute("role", "alert");
-  box.hidden = true;
   const words = document.createElement("p");
   const stay = document.createElement("button");
   stay.type = "button";
   stay.className = "main";
   stay.textContent = "Stay signed in";
   box.append(words, stay);
-  body.append(box);
   let asked = Date.now();
   const extend = async () => {
     asked = Date.now();
@@ -48,7 +46,9 @@ if (body.dataset.idle) {
       if (words.textContent !== text) words.textContent = text;
       stay.hidden = last;
     }
-    box.hidden = !near;
+    // It stands in the page only while it says something.
+    if (near && !box.isConnected) body.append(box);
+    if (!near) box.remove();
   };
   setInterval(show, 1000);
 }
