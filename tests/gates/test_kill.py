@@ -49,7 +49,7 @@ def strike(
     call, _, when = point.partition(":")
     with Trace(pid, log, [call], inject=f"{call}:signal=KILL:when={when}"):
         answers, slowest = send_on(storage, files, between=storage.revive)
-        for _ in range(40):  # intake goes on after the last answer
+        for _ in range(200):  # intake goes on after the last answer
             if not Path(f"/proc/{pid}").exists():
                 return answers, slowest, True
             time.sleep(0.05)
