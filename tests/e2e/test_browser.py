@@ -226,6 +226,7 @@ def test_every_page_is_accessible(
     page.goto(f"{base}/sign-in")
     for path in (
         "/sign-in", "/", "/exams/new", f"/exams/{number}", f"/exams/{number}/created",
+        f"/exams/{number}/instances", f"/exams/{number}/edit", f"/exams/{number}/worksheet",
         f"/exams/{number}/upload", "/holds", f"/holds/{hold}", "/deliveries", "/notifications", "/dashboard",
         "/audit", "/admin", "/admin/facilities/edit/NORTH", "/admin/radiologists/edit/READER",
         "/admin/users/new", "/admin/route?facility=NORTH", "/me", "/me/security",
