@@ -7,33 +7,40 @@ from uuid import UUID
 from rso.ledger.aggregates import with_times
 from rso.ledger.ledger import Ledger
 
-__all__ = ["batches_of", "instance_of", "instances_page", "series_of", "ways_of"]
+__all__ = ["batches_of", "instance_of", "instances_page", "middle_of", "series_of", "ways_of"]
 
 
 async def series_of(ledger: Ledger, *, exam: str = "", study: str = "") -> list[dict[str, Any]]:
-    """The Series of an exam, or of one Study row, each with its counts and middle instance.
-
-    ``middle`` is the instance in the middle by Instance Number: the one that is shown small.
-    """
+    """The Series of an exam, or of one Study row, each with its counts."""
     where, value = ("s.exam = ? AND NOT i.conflict", exam) if exam else ("s.id = ?", study)
     rows = await ledger.fetch(
-        "SELECT study_instance_uid, description, study_date, series_instance_uid, series_number,"  # noqa: S608
-        " series_description, modality, max(CASE WHEN place = (n + 1) / 2 THEN id END) AS middle,"
-        " max(n) AS instances, sum(size) AS size, min(received_at) AS first_at,"
-        " max(received_at) AS last_at, sum(CASE WHEN purged_at IS NULL THEN 0 ELSE 1 END) AS purged"
-        " FROM (SELECT CAST(i.id AS VARCHAR(36)) AS id, i.series_instance_uid, i.series_number,"
-        " i.series_description, i.modality, i.size, i.received_at, i.purged_at,"
-        " s.study_instance_uid, s.description, s.study_date, s.created_at,"
-        " row_number() OVER (PARTITION BY s.id, i.series_instance_uid"
-        " ORDER BY length(i.instance_number), i.instance_number, i.id) AS place,"
-        " count(*) OVER (PARTITION BY s.id, i.series_instance_uid) AS n"
-        f" FROM instance i JOIN study s ON s.id = i.study WHERE {where}) AS placed"
-        " GROUP BY created_at, study_instance_uid, description, study_date, series_instance_uid,"
-        " series_number, series_description, modality"
-        " ORDER BY created_at, length(series_number), series_number, series_instance_uid",
+        "SELECT s.id AS study, s.study_instance_uid, s.description, s.study_date, s.created_at,"  # noqa: S608
+        " i.series_instance_uid, min(i.series_number) AS series_number,"
+        " min(i.series_description) AS series_description, min(i.modality) AS modality,"
+        " count(*) AS instances, sum(i.size) AS size, min(i.received_at) AS first_at,"
+        " max(i.received_at) AS last_at, count(i.purged_at) AS purged"
+        f" FROM instance i JOIN study s ON s.id = i.study WHERE {where}"
+        " GROUP BY s.id, s.study_instance_uid, s.description, s.study_date, s.created_at,"
+        " i.series_instance_uid",
         value,
     )
+    rows.sort(
+        key=lambda r: (r["created_at"], len(r["series_number"]), r["series_number"],
+                       r["series_instance_uid"])
+    )  # fmt: skip
     return with_times(rows, "first_at", "last_at")
+
+
+async def middle_of(ledger: Ledger, series: dict[str, Any]) -> str:
+    """The instance in the middle of a Series (a row of ``series_of``) by Instance Number."""
+    rows = await ledger.fetch(
+        "SELECT id FROM instance WHERE study = ? AND series_instance_uid = ? AND NOT conflict"
+        " ORDER BY length(instance_number), instance_number, id LIMIT 1 OFFSET ?",
+        series["study"],
+        series["series_instance_uid"],
+        (series["instances"] - 1) // 2,
+    )
+    return str(rows[0]["id"]) if rows else ""
 
 
 async def instance_of(

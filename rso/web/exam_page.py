@@ -1,6 +1,6 @@
 """One exam: the patient, its images, n of n for each destination, and what happened when."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -22,9 +22,10 @@ from rso.engine.notify import exam_notes, exam_notifications, keep_note, reachab
 from rso.engine.owners import assignable, owner_of
 from rso.engine.requests import asked_of
 from rso.engine.timeline import timeline_of
+from rso.ledger import Ledger
 from rso.ledger.attempts import attempts_of_instances
 from rso.ledger.exams import now
-from rso.ledger.images import batches_of, instances_page, series_of, ways_of
+from rso.ledger.images import batches_of, instances_page, middle_of, series_of, ways_of
 from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
@@ -46,10 +47,15 @@ async def _live(request: Ask, exam: Exam) -> dict[str, Any]:
         "exam": exam,
         "shown": format_number(exam.number),
         "view": await view_exam(ledger, exam),
-        "series": [{**row, "quiet": at - row["last_at"] > _QUIET} for row in series],
+        "series": [await _pictured(ledger, row, at) for row in series],
         "moments": await timeline_of(ledger, exam),
     }
     return {**shown, "seen": sha256(repr(shown).encode()).hexdigest()[:16]}
+
+
+async def _pictured(ledger: Ledger, row: dict[str, Any], at: datetime) -> dict[str, Any]:
+    quiet = at - row["last_at"] > _QUIET
+    return {**row, "quiet": quiet, "middle": await middle_of(ledger, row) if quiet else ""}
 
 
 @get("/exams/{number:str}")

@@ -21,7 +21,7 @@ from rso.engine.holds import (
 from rso.engine.matters import note_opened
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import HoldRow, find_holds
-from rso.ledger.images import series_of
+from rso.ledger.images import middle_of, series_of
 from rso.ledger.studies import incoming_from_row, studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
@@ -32,6 +32,7 @@ __all__ = ["HANDLERS"]
 Ask = Request[Any, Any, Any]
 _MOST = 200
 _CANDIDATES = 8
+_SERIES = 60
 
 
 async def _waiting(request: Ask, me: Identity) -> dict[str, Any]:
@@ -93,10 +94,12 @@ async def _hold_page(
     hold = await show_hold(ledger, hold_id, facilities=me.person.facilities)
     study = (await studies_by_ids(ledger, [hold.study]))[0]
     exam = await exam_by_id(ledger, hold.exam) if hold.exam else None
+    series = await series_of(ledger, study=hold.study)
     made = page(
         request, "hold.html", me, hold=hold, study=study, problem=problem, form=form or {},
         candidates=await _candidates(request, hold, study), row=row_words(hold.row),
-        series=await series_of(ledger, study=hold.study), seen=_seen(hold),
+        series=[{**s, "middle": await middle_of(ledger, s)} for s in series[:_SERIES]],
+        seen=_seen(hold),
         exam=exam, shown=format_number(exam.number) if exam else "",
         asked=hold.evidence.get("asked", {}), number_words=format_number,
     )  # fmt: skip
