@@ -7,6 +7,7 @@ data travels here; the page asks for what it shows by itself.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable
+from weakref import WeakSet
 
 import structlog
 from litestar.response.sse import ServerSentEventMessage
@@ -58,7 +59,8 @@ class Live:
     def __init__(self, ledger: Ledger, limits: Limits | None = None) -> None:
         self._ledger = ledger
         self._limits = limits or Limits()
-        self._streams: set[Stream] = set()
+        # Held by what serves them: one whose client left before its first byte goes by itself.
+        self._streams: WeakSet[Stream] = WeakSet()
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -101,7 +103,7 @@ class Live:
     def close(self) -> None:
         """End every stream: the process stops, and the browsers come back to the next."""
         self._closed = True
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.end("restart")
         if self._watch is not None:
             self._watch.cancel()
@@ -123,7 +125,7 @@ class Live:
             sessions.cancel()
 
     def _tell(self, changed: frozenset[str] | None) -> None:
-        for stream in self._streams:
+        for stream in list(self._streams):
             if stream.sees(changed):
                 stream.woken.set()
 
