@@ -1,5 +1,5 @@
 """The database: tables, migrations and queries, on SQLite or PostgreSQL."""
 
-from rso.ledger.ledger import Ledger, LedgerUnavailable, new_id
+from rso.ledger.ledger import Ledger, LedgerUnavailable, LedgerValueError, new_id
 
-__all__ = ["Ledger", "LedgerUnavailable", "new_id"]
+__all__ = ["Ledger", "LedgerUnavailable", "LedgerValueError", "new_id"]

@@ -13,13 +13,17 @@ from piccolo.table import Table
 
 from rso.core.errors import ConfigError, RsoError
 
-__all__ = ["Driver", "Ledger", "LedgerUnavailable", "new_id"]
+__all__ = ["Driver", "Ledger", "LedgerUnavailable", "LedgerValueError", "new_id"]
 
 _MOST_PARAMETERS = 30_000
 
 
 class LedgerUnavailable(RsoError):  # noqa: N818  (says what is the case)
     """The database does not answer; what waits on it is tried again."""
+
+
+class LedgerValueError(RsoError):
+    """What was asked for can be no value of its column, so nothing has it: a key that is none."""
 
 
 def new_id() -> str:

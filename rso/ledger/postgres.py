@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 from piccolo.engine.postgres import PostgresEngine
 
-from rso.ledger.ledger import LedgerUnavailable
+from rso.ledger.ledger import LedgerUnavailable, LedgerValueError
 
 __all__ = ["PostgresDriver"]
 
@@ -109,6 +109,8 @@ class PostgresDriver:
             else:
                 async with self._pool.acquire(timeout=30) as connection:
                     result = await work(connection)
+        except asyncpg.DataError as exc:
+            raise LedgerValueError("nothing is called like that") from exc
         except (*_AWAY, TimeoutError) as exc:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
         if convert:

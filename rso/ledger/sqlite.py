@@ -15,7 +15,7 @@ from uuid import UUID
 
 from piccolo.engine.sqlite import SQLiteEngine
 
-from rso.ledger.ledger import LedgerUnavailable
+from rso.ledger.ledger import LedgerUnavailable, LedgerValueError
 
 __all__ = ["SqliteDriver"]
 
@@ -52,6 +52,8 @@ def _adapt(value: Any) -> Any:
         return value.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise LedgerValueError("nothing is called like that")
     return value
 
 

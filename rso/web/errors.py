@@ -20,7 +20,7 @@ from rso.core.errors import (
     RoutingError,
     RsoError,
 )
-from rso.ledger import LedgerUnavailable
+from rso.ledger import LedgerUnavailable, LedgerValueError
 from rso.web.live import TooManyStreams
 
 __all__ = ["answer_error"]
@@ -33,6 +33,7 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (RefusedError, 415),
     (NoSpaceError, 507),
     (LedgerUnavailable, 503),
+    (LedgerValueError, 404),
     (OwnerError, 409),
     (TooManyStreams, 429),
     (ExamError, 404),

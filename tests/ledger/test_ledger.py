@@ -1,12 +1,13 @@
 """The ledger behaves the same on SQLite and PostgreSQL."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import pytest
 
 from rso.core.errors import ConfigError
-from rso.ledger import Ledger, audit, new_id, tables
+from rso.ledger import Ledger, LedgerValueError, audit, new_id, tables
 from rso.ledger.deliveries import Answer, add_items, claim_items, complete_items, ensure_delivery
 from rso.ledger.exams import now
 from rso.ledger.people import sign_in
@@ -48,6 +49,16 @@ async def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     await ledger.insert_rows(tables.Login, [login("b")])
     rows = await ledger.fetch("SELECT subject FROM login_attempt")
     assert rows == [{"subject": "b"}]
+
+
+@pytest.mark.parametrize(("column", "value"), [("id", "abc"), ("totp_last_step", 2**63)])
+async def test_what_can_be_no_value_is_found_nowhere(
+    ledger: Ledger, column: str, value: object
+) -> None:
+    """A key that is none, from somebody's URL: no row, or the one error that says so."""
+    with contextlib.suppress(LedgerValueError):
+        assert not await ledger.fetch(f"SELECT id FROM user_account WHERE {column} = ?", value)
+    assert await ledger.fetch("SELECT 1 AS one") == [{"one": 1}]
 
 
 def login(subject: str) -> dict[str, object]:
