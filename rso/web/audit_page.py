@@ -2,12 +2,15 @@
 
 import csv
 import io
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
+from urllib.parse import urlencode
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.response import Template
 
+from rso.core.number import looks_like_number
 from rso.ledger.lists import audit_actions, audit_entries
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
@@ -17,6 +20,12 @@ __all__ = ["HANDLERS"]
 Ask = Request[Any, Any, Any]
 _PAGE = 100
 _MOST_EXPORTED = 100_000
+
+
+class _Filter(TypedDict):
+    exam: str
+    actor: str
+    action: str
 
 
 async def _reader(request: Ask) -> Identity:
@@ -31,17 +40,38 @@ async def _show(request: Ask, me: Identity, form: dict[str, str]) -> Template:
     rows = await audit_entries(
         ledger,
         me.person.facilities,
-        exam=form.get("exam", "").replace("-", "").upper(),
-        actor=form.get("actor", ""),
-        action=form.get("action", ""),
+        **_filter(form),
         before=int(before) if before.isdecimal() else None,
         limit=_PAGE + 1,
     )
     shown = [{**row, "facts": msgspec.json.decode(row["facts"])} for row in rows[:_PAGE]]
     actions = await audit_actions(ledger)
     return page(
-        request, "audit.html", me, rows=shown, more=len(rows) > _PAGE, form=form, actions=actions
+        request,
+        "audit.html",
+        me,
+        rows=shown,
+        more=len(rows) > _PAGE,
+        form=form,
+        actions=actions,
+        export=_export_query(form),
     )
+
+
+def _filter(form: Mapping[str, str]) -> _Filter:
+    return {
+        "exam": form.get("exam", "").replace("-", "").upper(),
+        "actor": form.get("actor", ""),
+        "action": form.get("action", ""),
+    }
+
+
+def _export_query(form: Mapping[str, str]) -> str:
+    """The filter as the export's address carries it; only a number of an exam stands there."""
+    wanted = _filter(form)
+    exam = wanted["exam"] if looks_like_number(wanted["exam"]) else ""
+    asked = {**wanted, "exam": exam}
+    return urlencode({name: value for name, value in asked.items() if value})
 
 
 @get("/audit")
@@ -59,10 +89,13 @@ async def audit_search(request: Ask) -> Template:
 
 @get("/audit.csv")
 async def audit_export(request: Ask) -> Response[str]:
-    """The newest hundred thousand entries with their hashes."""
+    """The newest hundred thousand entries with their hashes; filtered as the page is."""
     me = await _reader(request)
     rows = await audit_entries(
-        engine_of(request).ledger, me.person.facilities, limit=_MOST_EXPORTED
+        engine_of(request).ledger,
+        me.person.facilities,
+        **_filter(request.query_params),
+        limit=_MOST_EXPORTED,
     )
     made = io.StringIO()
     names = ["id", "at", "actor", "action", "facility", "exam", "facts", "previous", "hash"]

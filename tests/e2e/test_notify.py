@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 from aiosmtpd.controller import Controller
+from playwright.sync_api import Browser, Page, expect
 
 from rso.core.exam import Patient
 from rso.engine.exams import create_exam
@@ -90,49 +91,57 @@ def sign_in(site: Site, email: str) -> tuple[requests.Session, str]:
     return session, base
 
 
-def test_a_stat_request_reaches_all_three(told: Site, peers: Peers) -> None:
+def visit(browser: Browser, site: Site, email: str) -> Page:
+    """The list of somebody who has signed in, in a browser of their own."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(f"http://127.0.0.1:{site.web}/sign-in")
+    page.fill("[name=email]", email)
+    page.fill("[name=password]", "a good password")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"http://127.0.0.1:{site.web}/")
+    return page
+
+
+def test_a_stat_request_reaches_all_three(told: Site, peers: Peers, browser: Browser) -> None:
     """Ticked on the form: SMS, email and fax are there within ten seconds, and name nobody."""
-    session, base = sign_in(told, "customer@example.org")
-    with session:
-        form = session.get(f"{base}/exams/new", timeout=20).text
-        csrf = re.search(r'name="_csrf" value="([^"]+)"', form)
-        assert csrf is not None
-        assert "notify:tech@example.org:fax" in form
-        sent = session.post(
-            f"{base}/exams/new",
-            {
-                "_csrf": csrf[1], "facility": "NORTH", "family": SECRET, "given": "JANE",
-                "birth_date": "1970-01-31", "indication": f"{SECRET} fell", "priority": "stat",
-                "priority_reason": SECRET, "note": f"{SECRET} waits in room 2",
-                "notify:tech@example.org:sms": "on", "notify:tech@example.org:email": "on",
-                "notify:tech@example.org:fax": "on",
-            },
-            timeout=20,
-        )  # fmt: skip
-        began = time.monotonic()
-        number = sent.url.split("/")[-2]
-        assert len(number) == 10
-        wait_for(
-            lambda: (
-                "+12025550100" in peers.kannel.arrived()
-                and peers.post.mails
-                and "+12025550101" in peers.fax.numbers()
-            ),
-            20,
-        )
-        assert time.monotonic() - began < 10
-        mail = str(peers.post.mails[0])
-        for said in (mail, peers.kannel.arrived(), (told.folder / "rso.log").read_text()):
-            assert SECRET not in said
-        assert f"http://127.0.0.1:{told.web}/exams/{number}" in mail
-        page = session.get(f"{base}/exams/{number}", timeout=20).text
-        assert f"{SECRET} waits in room 2" in page
-        assert "accepted" in page
-        rows = told.rso("notify", "list", number, "--json")["notifications"]
-        assert {r["channel"] for r in rows if r["state"] == "accepted"} == {"sms", "email", "fax"}
-    technician, _ = sign_in(told, "tech@example.org")
-    with technician:
-        assert number in technician.get(f"{base}/", timeout=20).text.replace("-", "")
+    base = f"http://127.0.0.1:{told.web}"
+    technician = visit(browser, told, "tech@example.org")
+    customer = visit(browser, told, "customer@example.org")
+    customer.goto(f"{base}/exams/new")
+    for name, text in (
+        ("family", SECRET), ("given", "JANE"), ("birth_date", "1970-01-31"),
+        ("indication", f"{SECRET} fell"),
+    ):  # fmt: skip
+        customer.fill(f"[name={name}]", text)
+    customer.select_option("[name=priority]", "stat")
+    customer.fill("[name=priority_reason]", SECRET)
+    customer.fill("[name=note]", f"{SECRET} waits in room 2")
+    for channel in ("sms", "email", "fax"):
+        customer.check(f"[name='notify:tech@example.org:{channel}']")
+    customer.click("text=Create exam")
+    began = time.monotonic()
+    shown = customer.locator("#number").inner_text()
+    number = shown.replace("-", "")
+    assert len(number) == 10
+    wait_for(
+        lambda: (
+            "+12025550100" in peers.kannel.arrived()
+            and peers.post.mails
+            and "+12025550101" in peers.fax.numbers()
+        ),
+        20,
+    )
+    assert time.monotonic() - began < 10
+    expect(technician.locator("#rows")).to_contain_text(shown, timeout=10_000)
+    mail = str(peers.post.mails[0])
+    for said in (mail, peers.kannel.arrived(), (told.folder / "rso.log").read_text()):
+        assert SECRET not in said
+    assert f"{base}/exams/{number}" in mail
+    customer.goto(f"{base}/exams/{number}")
+    expect(customer.locator("main")).to_contain_text(f"{SECRET} waits in room 2")
+    expect(customer.locator("#notifications")).to_contain_text("accepted")
+    rows = told.rso("notify", "list", number, "--json")["notifications"]
+    assert {r["channel"] for r in rows if r["state"] == "accepted"} == {"sms", "email", "fax"}
 
 
 def test_contacts_are_added_by_code(told: Site, peers: Peers) -> None:
