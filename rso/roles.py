@@ -26,6 +26,7 @@ from rso.core.transport import Connection, Receiver, ReceiverContext, Source
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.dispatch import Dispatcher
+from rso.engine.documents import sweep_documents
 from rso.engine.escalation import run_escalation
 from rso.engine.intake_loop import IntakeLoop
 from rso.engine.notify_loop import run_notifications
@@ -161,6 +162,7 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
         await asyncio.to_thread(engine.archive.prepare)
         await write_snapshot(engine.ledger, settings.data_dir / "snapshot" / "sources.json")
         await reconcile(engine)
+        await sweep_documents(engine)
         intake = IntakeLoop(engine, settings.data_dir / "spool")
         loops: list[Coroutine[None, None, None]] = [
             intake.run(stop),

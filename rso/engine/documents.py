@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,12 +26,16 @@ __all__ = [
     "document_of",
     "document_path",
     "documents_of",
+    "let_documents_go",
     "remove_document",
+    "sweep_documents",
 ]
 
 DOCUMENTS = "documents"  # the folder below data_dir
 MOST_BYTES = 20 << 20
 MOST_DOCUMENTS = 20
+_KEY_LENGTH = 32  # hex digits
+_ORPHAN_SECONDS = 86_400.0
 _KINDS = (
     (b"%PDF-", "application/pdf"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -118,3 +123,35 @@ async def remove_document(engine: Engine, exam: Exam, document: str, *, actor: s
         await note_exam(engine.ledger, exam, actor, "document removed", document=document)
     await asyncio.to_thread(document_path(engine, document).unlink, missing_ok=True)
     return True
+
+
+async def let_documents_go(ledger: Ledger, exam_id: str) -> int:
+    """Say that an exam's documents are gone; the next sweep removes their files."""
+    return await ledger.execute(
+        "UPDATE exam_document SET removed_at = ?, name = '' WHERE exam = ? AND removed_at IS NULL",
+        now(),
+        exam_id,
+    )
+
+
+async def sweep_documents(engine: Engine) -> int:
+    """Remove the files of documents that are gone, and those that a crash left without a row.
+
+    Returns how many files were removed.
+    """
+    removed = 0
+    for path in await asyncio.to_thread(_files, engine):
+        key = str(UUID(path.name))
+        rows = await engine.ledger.fetch("SELECT removed_at FROM exam_document WHERE id = ?", key)
+        if rows and rows[0]["removed_at"] is None:
+            continue
+        # One that has just been written gets its row in a moment.
+        if rows or time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _files(engine: Engine) -> list[Path]:
+    folder = engine.settings.data_dir / DOCUMENTS
+    return [path for path in sorted(folder.glob("*/*")) if len(path.name) == _KEY_LENGTH]

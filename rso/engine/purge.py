@@ -1,5 +1,7 @@
 """The purge: images of exams that are proven delivered and kept long enough leave the archive.
 
+The documents of their requests go with them.
+
 First the ledger says, in one transaction with the audit, that they go; then the files are
 removed; then the ledger says that they are gone. Killed anywhere, the next run goes on.
 """
@@ -15,6 +17,7 @@ from msgspec import Struct
 from rso.core.errors import RsoError
 from rso.core.retention import kept_because
 from rso.engine.context import Engine
+from rso.engine.documents import let_documents_go, sweep_documents
 from rso.engine.thumbnails import forget_thumbnails
 from rso.ledger import audit
 from rso.ledger.exams import now
@@ -75,6 +78,7 @@ async def purge(engine: Engine, *, actor: str) -> Purge:
     """Let the images of every exam go that may; safe to run twice, or by two at once."""
     done = await _walk(engine, apply=True, actor=actor)
     removed = await _remove_files(engine)
+    await sweep_documents(engine)
     return Purge(
         applied=True,
         exams=done.exams,
@@ -127,13 +131,18 @@ async def _let_go(engine: Engine, exam_id: str, exam: PurgedExam, actor: str) ->
     images = [str(image["id"]) for image in await images_of(engine.ledger, exam_id)]
     if not await mark_purged(engine.ledger, images):
         return None
+    documents = await let_documents_go(engine.ledger, exam_id)
     await audit.append(
         engine.ledger,
         actor=actor,
         action="images purged",
         facility=exam.facility,
         exam=exam.exam_number,
-        facts={"instances": str(exam.instances), "bytes": str(exam.size)},
+        facts={
+            "instances": str(exam.instances),
+            "bytes": str(exam.size),
+            "documents": str(documents),
+        },
     )
     log.info("images purged", exam=exam.exam_number, instances=exam.instances)
     return exam

@@ -1,6 +1,7 @@
 """The purge: only what is proven delivered and kept long enough leaves, and nothing else moves."""
 
 import asyncio
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rso.dicom.part10 import build_file_meta, read_file_meta
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.delivery_control import resend_delivery
+from rso.engine.documents import add_document, document_path, documents_of
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.intake import take_records
 from rso.engine.purge import plan_purge, purge
@@ -213,6 +215,28 @@ async def _caught(work: Any) -> bool:
     except KeyboardInterrupt:
         return True
     return False
+
+
+async def test_documents_go_with_the_images(engine: Engine, samples: Path) -> None:
+    """Those of a kept exam stay; files without a row go when they are old; removed ones at once."""
+    going, _ = await exam_with_images(engine, samples)
+    staying, _ = await exam_with_images(engine, samples, "KEEP")
+    for exam in (going, staying):
+        await deliver(engine, exam, days_ago=40)
+    gone = await add_document(engine, going, "a.pdf", b"%PDF-1", actor="t")
+    kept = await add_document(engine, staying, "b.pdf", b"%PDF-2", actor="t")
+    fresh, old = document_path(engine, new_id()), document_path(engine, new_id())
+    for orphan in (fresh, old):
+        orphan.parent.mkdir(parents=True, exist_ok=True)
+        orphan.write_bytes(b"%PDF-3")
+    os.utime(old, (0, 0))
+    await purge(engine, actor="t")
+    found = {name: document_path(engine, key).exists() for name, key in
+             (("gone", gone), ("kept", kept))}  # fmt: skip
+    assert found == {"gone": False, "kept": True}
+    assert (fresh.exists(), old.exists()) == (True, False)
+    assert not await documents_of(engine.ledger, going)
+    assert len(await documents_of(engine.ledger, staying)) == 1
 
 
 async def test_two_at_once_purge_once(engine: Engine, samples: Path) -> None:
