@@ -4,13 +4,11 @@ import csv
 import io
 from collections.abc import Mapping
 from typing import Any, TypedDict
-from urllib.parse import urlencode
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.response import Template
 
-from rso.core.number import looks_like_number
 from rso.ledger.lists import audit_actions, audit_entries
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
@@ -54,7 +52,6 @@ async def _show(request: Ask, me: Identity, form: dict[str, str]) -> Template:
         more=len(rows) > _PAGE,
         form=form,
         actions=actions,
-        export=_export_query(form),
     )
 
 
@@ -64,14 +61,6 @@ def _filter(form: Mapping[str, str]) -> _Filter:
         "actor": form.get("actor", ""),
         "action": form.get("action", ""),
     }
-
-
-def _export_query(form: Mapping[str, str]) -> str:
-    """The filter as the export's address carries it; only a number of an exam stands there."""
-    wanted = _filter(form)
-    exam = wanted["exam"] if looks_like_number(wanted["exam"]) else ""
-    asked = {**wanted, "exam": exam}
-    return urlencode({name: value for name, value in asked.items() if value})
 
 
 @get("/audit")
@@ -89,13 +78,20 @@ async def audit_search(request: Ask) -> Template:
 
 @get("/audit.csv")
 async def audit_export(request: Ask) -> Response[str]:
-    """The newest hundred thousand entries with their hashes; filtered as the page is."""
+    """The newest hundred thousand entries with their hashes."""
+    return await _export(request, await _reader(request), {})
+
+
+@post("/audit.csv", status_code=200)
+async def audit_export_found(request: Ask) -> Response[str]:
+    """The same, filtered as the page is; posted, so that nothing typed stands in a URL."""
     me = await _reader(request)
+    return await _export(request, me, await checked_form(request))
+
+
+async def _export(request: Ask, me: Identity, form: Mapping[str, str]) -> Response[str]:
     rows = await audit_entries(
-        engine_of(request).ledger,
-        me.person.facilities,
-        **_filter(request.query_params),
-        limit=_MOST_EXPORTED,
+        engine_of(request).ledger, me.person.facilities, **_filter(form), limit=_MOST_EXPORTED
     )
     made = io.StringIO()
     names = ["id", "at", "actor", "action", "facility", "exam", "facts", "previous", "hash"]
@@ -109,4 +105,4 @@ async def audit_export(request: Ask) -> Response[str]:
     return Response(made.getvalue(), media_type="text/csv", headers=headers)
 
 
-HANDLERS = [audit_page, audit_search, audit_export]
+HANDLERS = [audit_page, audit_search, audit_export, audit_export_found]
