@@ -7,6 +7,7 @@ import tomlkit
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
+from rso.ledger import audit
 from rso.ledger.site import export_site
 
 Client = AsyncTestClient[Litestar]
@@ -102,3 +103,16 @@ async def test_a_facility_by_its_form(web: Client, enter: Any) -> None:
                      ("2026-11-28T20:00", "outside")):  # fmt: skip
         shown = await web.get(f"/admin/route?facility=NORTH&modality=CT&at={at}", headers=boss)
         assert goes in shown.text
+
+
+async def test_the_audit_is_exported_as_it_is_filtered(web: Client, enter: Any) -> None:
+    """All of it by its address; what the page was asked for by its button."""
+    boss = await enter(web, "admin")
+    ledger = web.app.state.engine.ledger
+    await audit.append(ledger, actor="tech@example.org", action="exam created")
+    await audit.append(ledger, actor="boss@example.org", action="site changed")
+    whole = (await web.get("/audit.csv", headers=boss)).text.splitlines()
+    form = {"actor": "tech@example.org", "exam": "", "action": ""}
+    found = (await web.post("/audit.csv", headers=boss, data=form)).text.splitlines()
+    assert len(whole) > len(found) == 2
+    assert "tech@example.org" in found[1]
