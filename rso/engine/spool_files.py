@@ -107,10 +107,23 @@ class SegmentFiles:
         checkpoint = self.folder / "checkpoint"
         used = int(checkpoint.read_text().split()[0]) if checkpoint.exists() else 0
         numbers = sorted(int(p.stem) for p in self.folder.glob("[0-9]*.seg"))
+        for number in numbers:
+            self._refuse_earlier_form(number, used)
         if numbers:
             self._end(numbers[-1])
         self._remove_orphans([n for n in numbers if n >= used])
         return max([used, *numbers])
+
+    def _refuse_earlier_form(self, number: int, used: int) -> None:
+        """Before segments had heads they began with a record, which this version cannot read."""
+        with self._path(number).open("rb") as file:
+            begins = file.read(4)
+        if number >= used and begins == b"RSOL":
+            self._lock_file.close()
+            raise ConfigError(
+                f"the spool {self.folder.name} holds records of an earlier version: run that one"
+                " until it has taken them in, then upgrade"
+            )
 
     def _remove_orphans(self, segments: list[int]) -> None:
         """Large files that no record names: a crash came between the file and its record."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from rso.core.errors import NoSpaceError, VolumeError
+from rso.core.errors import ConfigError, NoSpaceError, VolumeError
 from rso.core.transport import Kind, Provenance
 from rso.engine import spool_files
 from rso.engine.archive import LocalArchive
@@ -205,3 +205,16 @@ def test_a_damaged_batch_record_does_not_take_its_instances_along(
     assert [r.record_id for r in found] == kept
     assert {r.provenance for r in found} == {PROVENANCE}
     spool.close()
+
+
+def test_records_of_an_earlier_form_are_not_passed_over(tmp_path: Path) -> None:
+    """An upgrade over a spool that is not empty is refused, and leaves it as it was."""
+    folder = tmp_path / "spool" / "a"
+    folder.mkdir(parents=True)
+    segment = folder / "000000000007.seg"
+    segment.write_bytes(b"RSOL" + bytes(8 << 20))
+    with pytest.raises(ConfigError, match="earlier version"):
+        LogSpool(folder)
+    assert segment.read_bytes()[:4] == b"RSOL"
+    (folder / "checkpoint").write_text("8 0\n")
+    LogSpool(folder).close()
