@@ -64,9 +64,9 @@ async def notify_event(
 ) -> int:
     """Tell everybody who wants to hear of an event, each on the first channel that works.
 
-    Once per exam, event and cause (a destination and its code); holds without an exam are told
-    once in ten minutes a facility. What needs a person is told to those on call by escalation,
-    one after another; everybody else hears of it here.
+    Once per exam, event and cause (a hold, or a destination and its code); holds without an
+    exam are told once in ten minutes a facility. What needs a person is told to those on call by
+    escalation, one after another; everybody else hears of it here.
     """
     if event not in EVENTS or (event == "exam_created" and exam and exam.origin is Origin.IMAGES):
         return 0
@@ -74,6 +74,8 @@ async def notify_event(
     if exam is not None:
         facility = exam.facility
         about = f"{exam.id}:{facts.get('destination', '')}:{facts.get('code', '')}"
+        if event == "study_held":
+            about = f"{about}:{facts.get('hold', '')}"
     else:
         facility = await _facility_of_hold(ledger, str(facts.get("hold", "")))
         about = f"{facility}:{int(at.timestamp()) // _ONE_DIGEST_SECONDS}"

@@ -118,8 +118,8 @@ def test_a_stat_request_reaches_all_three(told: Site, peers: Peers, browser: Bro
     customer.fill("[name=note]", f"{SECRET} waits in room 2")
     for channel in ("sms", "email", "fax"):
         customer.check(f"[name='notify:tech@example.org:{channel}']")
-    customer.click("text=Create exam")
     began = time.monotonic()
+    customer.click("text=Create exam")
     shown = customer.locator("#number").inner_text()
     number = shown.replace("-", "")
     assert len(number) == 10

@@ -94,6 +94,17 @@ async def test_another_cause_is_told_again(world: Any) -> None:
     assert len(world.email.sent) == 2
 
 
+async def test_another_hold_is_told_again(world: Any) -> None:
+    """A second hold that suspects the same exam is a matter of its own; the same one is not."""
+    exam = await world.exam()
+    for hold in ("first", "first", "second"):
+        await notify_event(world.engine, "study_held", exam, {"hold": hold, "reason": "x"})
+    rows = await exam_notifications(world.ledger, exam.id)
+    told = [row["recipient"] for row in rows if row["event"] == "study_held"]
+    assert told
+    assert all(told.count(person) == 2 for person in told)
+
+
 async def test_a_provider_that_is_away_hands_over_to_the_next(world: Any) -> None:
     """After four tries the person's next channel; each try is in the history, masked."""
     exam = await world.exam()
