@@ -157,6 +157,7 @@ class SegmentLog:
                 self._roll()
                 ahead = (0, 0)
                 made = [part for record in records(self.segment) for part in record]
+                size = sum(map(len, made))
                 if self._pos + size + HEAD > self._size:
                     raise NoSpaceError("larger than a segment of the spool")
             self._write(made, *ahead)
