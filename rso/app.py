@@ -55,7 +55,7 @@ from rso.web.errors import answer_error
 from rso.web.live import Live
 from rso.web.monitoring import HTTP_METRICS
 from rso.web.problem import describe
-from rso.web.words import notice_words
+from rso.web.words import notice_words, when
 
 __all__ = ["create_app"]
 
@@ -128,7 +128,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             directory=_WEB / "templates",
             engine=JinjaTemplateEngine,
             engine_callback=lambda engine: engine.engine.globals.update(
-                asset=asset, notice_words=notice_words
+                asset=asset, notice_words=notice_words, when=when
             ),
         ),
         openapi_config=OpenAPIConfig(

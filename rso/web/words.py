@@ -1,9 +1,11 @@
-"""Times and events as people say them: relative, and so in no time zone."""
+"""Times and events as people say them: relative, or in UTC and saying so."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-__all__ = ["ago_words", "clock_words", "event_words", "notice_words", "span_words"]
+from markupsafe import Markup
+
+__all__ = ["ago_words", "clock_words", "event_words", "notice_words", "span_words", "when"]
 
 _NOTICES = {
     "exam_created": "exam requested",
@@ -83,3 +85,12 @@ def span_words(minutes: float) -> str:
 def notice_words(event: str) -> str:
     """What a message tells of, as people say it."""
     return _NOTICES.get(event, event.replace("_", " "))
+
+
+def when(at: datetime | str) -> Markup:
+    """A moment of this or another year, an ISO 8601 text too: ``25 Nov 2026 18:12:03 UTC``."""
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    moment = moment.astimezone(UTC)
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        moment.isoformat(timespec="seconds"), moment.strftime("%d %b %Y %H:%M:%S")
+    )
