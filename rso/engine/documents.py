@@ -19,10 +19,12 @@ from rso.ledger.exams import now
 
 __all__ = [
     "DOCUMENTS",
+    "KINDS",
     "MOST_BYTES",
     "MOST_DOCUMENTS",
     "add_document",
     "check_document",
+    "check_room",
     "document_of",
     "document_path",
     "documents_of",
@@ -36,7 +38,7 @@ MOST_BYTES = 20 << 20
 MOST_DOCUMENTS = 20
 _KEY_LENGTH = 32  # hex digits
 _ORPHAN_SECONDS = 86_400.0
-_KINDS = (
+KINDS = (
     (b"%PDF-", "application/pdf"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -52,10 +54,16 @@ def check_document(data: bytes) -> str:
     """
     if len(data) > MOST_BYTES:
         raise RefusedError(f"a document has at most {MOST_BYTES >> 20} MB")
-    for magic, media_type in _KINDS:
+    for magic, media_type in KINDS:
         if data.startswith(magic):
             return media_type
     raise RefusedError("a document is a PDF, a PNG or a JPEG file")
+
+
+async def check_room(ledger: Ledger, exam: Exam, more: int = 1) -> None:
+    """Raise RefusedError where the exam would have too many documents with ``more``."""
+    if len(await documents_of(ledger, exam)) + more > MOST_DOCUMENTS:
+        raise RefusedError(f"an exam has at most {MOST_DOCUMENTS} documents")
 
 
 def document_path(engine: Engine, document: str) -> Path:
@@ -72,17 +80,21 @@ async def add_document(engine: Engine, exam: Exam, name: str, data: bytes, *, ac
     """
     media_type = check_document(data)
     key = new_id()
-    await asyncio.to_thread(_write, document_path(engine, key), data)
-    async with engine.ledger.transaction():
-        if len(await documents_of(engine.ledger, exam)) >= MOST_DOCUMENTS:
-            document_path(engine, key).unlink(missing_ok=True)
-            raise RefusedError(f"an exam has at most {MOST_DOCUMENTS} documents")
-        await engine.ledger.insert_rows(tables.ExamDocument, [{
-            "id": key, "exam": exam.id, "name": _UNSHOWN.sub("", name)[-120:] or "document",
-            "media_type": media_type, "size": len(data), "digest": blake3(data).hexdigest(),
-            "created_by": actor, "created_at": now(), "removed_at": None,
-        }])  # fmt: skip
-        await note_exam(engine.ledger, exam, actor, "document added", document=key)
+    path = document_path(engine, key)
+    # The file first: a row always has its bytes, and a file without a row is swept.
+    await asyncio.to_thread(_write, path, data)
+    try:
+        async with engine.ledger.transaction():
+            await check_room(engine.ledger, exam)
+            await engine.ledger.insert_rows(tables.ExamDocument, [{
+                "id": key, "exam": exam.id, "name": _UNSHOWN.sub("", name)[-120:] or "document",
+                "media_type": media_type, "size": len(data), "digest": blake3(data).hexdigest(),
+                "created_by": actor, "created_at": now(), "removed_at": None,
+            }])  # fmt: skip
+            await note_exam(engine.ledger, exam, actor, "document added", document=key)
+    except RefusedError:
+        path.unlink(missing_ok=True)
+        raise
     return key
 
 

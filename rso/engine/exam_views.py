@@ -6,9 +6,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from rso.core.errors import ConfigError
 from rso.core.exam import Exam, Priority
 from rso.ledger import Ledger
 from rso.ledger.deliveries import deliveries_of
+from rso.ledger.exams import exam_by_number
 
 __all__ = ["DeliveryView", "ExamSummary", "ExamView", "StudyView", "list_exams", "view_exam"]
 
@@ -62,7 +64,7 @@ async def list_exams(
     facilities: Sequence[str] | None = None,
     facility: str | None = None,
     priority: Priority | None = None,
-    before: str | None = None,
+    after: str = "",
     limit: int | None = None,
 ) -> list[ExamSummary]:
     """Exams, newest first.
@@ -73,8 +75,11 @@ async def list_exams(
         facilities: Whose the caller may see; ``None`` means all.
         facility: Only of this one of them.
         priority: Only of this priority.
-        before: Only older ones than the exam with this number.
+        after: The number of the last exam of the page before: only older ones.
         limit: At most so many; ``None``: all.
+
+    Raises:
+        ConfigError: ``after`` is the number of none that the caller may see.
     """
     if facilities is not None and not facilities:
         return []
@@ -89,9 +94,12 @@ async def list_exams(
         if value is not None:
             where.append(f"{column} = ?")
             values.append(value)
-    if before:
-        where.append("id < (SELECT id FROM exam WHERE number = ?)")
-        values.append(before.replace("-", "").upper())
+    if after:
+        last = await exam_by_number(ledger, after, facilities=facilities)
+        if last is None:
+            raise ConfigError("the cursor is not one of this list")
+        where.append("id < ?")
+        values.append(last.id)
     most = "" if limit is None else f" LIMIT {limit}"
     rows = await ledger.fetch(
         "SELECT number, status, facility, origin, instances FROM exam"  # noqa: S608

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from rso.core.exam import Exam, Patient, Priority
+from rso.core.errors import ConfigError
+from rso.core.exam import Exam, Origin, Patient, Priority
 from rso.core.names import Likeness, compare_names, parse_birth_date
 from rso.ledger import Ledger
 from rso.ledger.exams import OPEN_STATUSES, exam_from_row, open_since
@@ -20,6 +21,7 @@ __all__ = [
     "Field",
     "asked_of",
     "change_request",
+    "check_change",
     "duplicates_of",
     "read_request",
     "request_of",
@@ -154,6 +156,28 @@ async def change_request(ledger: Ledger, exam: Exam, request: Mapping[str, str])
             "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(said).decode(), exam.id
         )
     return changed
+
+
+def check_change(
+    exam: Exam, said: Mapping[str, Any], request: Mapping[str, str], priority: Priority
+) -> None:
+    """Refuse a change that takes away what the form requires; what was never said may stay so.
+
+    Args:
+        exam: As it stands.
+        said: Its request as it stands.
+        request: The fields that change.
+        priority: As it shall be.
+
+    Raises:
+        ConfigError: No indication is left, or no reason for STAT.
+    """
+    if request.get("indication") == "" and exam.origin is Origin.REQUEST:
+        raise ConfigError("an exam that was asked for has an indication")
+    touched = "priority_reason" in request or priority is not exam.priority
+    reason = request.get("priority_reason", said.get("priority_reason"))
+    if touched and priority is Priority.STAT and not reason:
+        raise ConfigError("a STAT exam needs a reason: priority_reason")
 
 
 async def duplicates_of(

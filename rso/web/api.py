@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from litestar import Request, get, post
 from litestar.exceptions import ClientException, ValidationException
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from rso.core.exam import ExamStatus, Patient, Priority
@@ -20,6 +20,8 @@ __all__ = ["HANDLERS", "CreatedExam", "NewExam"]
 
 Ask = Request[Any, Any, Any]
 Text = Annotated[str, Meta(max_length=200)]
+Cursor = Annotated[str, QueryParameter(max_length=32, description="The page before's `next`.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=10_000, description="Exams on a page.")]
 
 
 class NewExam(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,9 +69,14 @@ class CreatedExam(Struct, frozen=True, kw_only=True):
 
 
 class Exams(Struct, frozen=True, kw_only=True):
-    """A list of exams."""
+    """A page of a list of exams.
+
+    Attributes:
+        next: The ``cursor`` of the page that follows; ``null`` at the end.
+    """
 
     exams: list[ExamSummary]
+    next: str | None
 
 
 class Holds(Struct, frozen=True, kw_only=True):
@@ -125,10 +132,14 @@ async def api_list(
     status: FromQuery[ExamStatus | None] = None,
     facility: FromQuery[str | None] = None,
     priority: FromQuery[Priority | None] = None,
-    before: FromQuery[str | None] = None,
-    limit: FromQuery[Annotated[int, Meta(ge=1, le=10_000)] | None] = None,
+    cursor: Cursor = "",
+    limit: Limit = 1000,
 ) -> Exams:
-    """List exams, newest first; ``before`` is the number of the last one seen."""
+    """List exams, newest first, a page at a time.
+
+    An answer's ``next`` is the ``cursor`` of the page that follows. Exams that are made meanwhile
+    move nothing: each exam is on one page.
+    """
     me = await signed_in(request)
     found = await list_exams(
         engine_of(request).ledger,
@@ -136,10 +147,11 @@ async def api_list(
         facilities=me.person.facilities,
         facility=facility,
         priority=priority,
-        before=before,
-        limit=limit,
+        after=cursor,
+        limit=limit + 1,
     )
-    return Exams(exams=found)
+    shown = found[:limit]
+    return Exams(exams=shown, next=shown[-1].exam_number if len(found) > limit else None)
 
 
 @get("/api/exams/{number:str}")

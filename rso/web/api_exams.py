@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from litestar import Request, patch, post
+from litestar import Request, get, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
@@ -13,6 +13,7 @@ from rso.engine.delivery_control import resend_delivery, retry_delivery, stop_de
 from rso.engine.exam_edit import edit_exam
 from rso.engine.exam_views import ExamView, view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam, note_exam
+from rso.engine.requests import FIELDS, check_change, request_of
 from rso.ledger.deliveries import deliveries_of
 from rso.web.auth import Identity, engine_of, signed_in
 
@@ -20,10 +21,15 @@ __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
 Reason = Annotated[str, Meta(min_length=1, max_length=2000)]
+Text = Annotated[str, Meta(max_length=200)]
 
 
 class ExamChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be different; changed demographics are compared with the images again."""
+    """What is to be different; changed demographics are compared with the images again.
+
+    A field that is not sent stays; one that is sent empty is emptied. An exam that was asked for
+    keeps an indication, and one that is STAT a reason.
+    """
 
     patient_name: Annotated[str, Meta(min_length=1, max_length=300)] | UnsetType = UNSET
     patient_id: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
@@ -33,6 +39,46 @@ class ExamChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body_part: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
     accession_number: Annotated[str, Meta(max_length=16)] | UnsetType = UNSET
     priority: Priority | UnsetType = UNSET
+    priority_reason: Annotated[str, Meta(max_length=1000)] | UnsetType = UNSET
+    laterality: Text | UnsetType = UNSET
+    procedure: Text | UnsetType = UNSET
+    study_date: Annotated[str, Meta(max_length=10)] | UnsetType = UNSET
+    indication: Annotated[str, Meta(max_length=4000)] | UnsetType = UNSET
+    history: Annotated[str, Meta(max_length=4000)] | UnsetType = UNSET
+    allergies: Annotated[str, Meta(max_length=1000)] | UnsetType = UNSET
+    contrast: Text | UnsetType = UNSET
+    pregnancy: Text | UnsetType = UNSET
+    priors: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
+    referrer: Text | UnsetType = UNSET
+    callback: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
+    fax: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
+
+
+class ExamRequest(Struct, frozen=True, kw_only=True):
+    """What is asked for, and for whom, as it stands; the fields of ``ExamChange``."""
+
+    exam_number: str
+    patient_name: str
+    patient_id: str
+    birth_date: str
+    sex: str
+    modality: str
+    body_part: str
+    accession_number: str
+    priority: str
+    priority_reason: str = ""
+    laterality: str = ""
+    procedure: str = ""
+    study_date: str = ""
+    indication: str = ""
+    history: str = ""
+    allergies: str = ""
+    contrast: str = ""
+    pregnancy: str = ""
+    priors: str = ""
+    referrer: str = ""
+    callback: str = ""
+    fax: str = ""
 
 
 class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,22 +109,55 @@ def _given(data: ExamChange) -> dict[str, Any]:
     return {name: value for name, value in structs.asdict(data).items() if value is not UNSET}
 
 
+@get("/api/exams/{number:str}/request")
+async def api_request(request: Ask, number: FromPath[str]) -> ExamRequest:
+    """What was asked for, with the patient."""
+    me = await signed_in(request)
+    ledger = engine_of(request).ledger
+    exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    said = await request_of(ledger, exam)
+    return ExamRequest(
+        exam_number=exam.number,
+        patient_name=exam.patient.name,
+        patient_id=exam.patient.patient_id,
+        birth_date=exam.patient.birth_date,
+        sex=exam.patient.sex,
+        modality=exam.modality,
+        body_part=exam.body_part,
+        accession_number=exam.accession_number,
+        priority=exam.priority.value,
+        **{field.name: str(said[field.name]) for field in FIELDS if said.get(field.name)},
+    )
+
+
 @patch("/api/exams/{number:str}")
 async def api_edit(request: Ask, number: FromPath[str], data: JSONBody[ExamChange]) -> ExamView:
-    """Change an exam."""
+    """Change an exam and what was asked for."""
     me, exam = await _exam(request, number, "customer", "technician", "coordinator")
-    given = _given(data)
+    engine, given = engine_of(request), _given(data)
     if "birth_date" in given:
-        born = parse_birth_date(given["birth_date"])
-        if given["birth_date"] and not born:
-            raise ConfigError("birth_date is no day")
-        given["birth_date"] = born
+        given["birth_date"] = _day(given, "birth_date")
+    _day(given, "study_date")
     if "patient_name" in given:
         given["name"] = given.pop("patient_name")
+    if "modality" in given:
+        given["modality"] = given["modality"].upper()
     who = {k: given.pop(k) for k in ("name", "patient_id", "birth_date", "sex") if k in given}
+    asked = {f.name: given.pop(f.name).strip() for f in FIELDS if f.name in given}
     patient = structs.replace(exam.patient, **who) if who else None
-    await edit_exam(engine_of(request), exam, actor=me.person.email, patient=patient, **given)
+    check_change(
+        exam, await request_of(engine.ledger, exam), asked, given.get("priority", exam.priority)
+    )
+    await edit_exam(engine, exam, actor=me.person.email, patient=patient, request=asked, **given)
     return await _view(request, exam.number)
+
+
+def _day(given: dict[str, Any], field: str) -> str:
+    """A day that was sent, as ``YYYYMMDD``; empty where none was."""
+    day = parse_birth_date(given.get(field, ""))
+    if given.get(field) and not day:
+        raise ConfigError(f"{field} is no day")
+    return day
 
 
 @post("/api/exams/{number:str}/complete", status_code=200)
@@ -139,4 +218,4 @@ async def api_delivery(
     return Moved(instances=count)
 
 
-HANDLERS = [api_edit, api_complete, api_cancel, api_close, api_delivery]
+HANDLERS = [api_request, api_edit, api_complete, api_cancel, api_close, api_delivery]

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, delete, get, post, put
 from litestar.exceptions import NotFoundException, PermissionDeniedException
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from rso.core.errors import ConfigError
@@ -240,8 +240,8 @@ async def api_audit(
     exam: FromQuery[str] = "",
     actor: FromQuery[str] = "",
     action: FromQuery[str] = "",
-    before: FromQuery[Annotated[int, Meta(ge=1, le=2**53)] | None] = None,
-    limit: FromQuery[Annotated[int, Meta(ge=1, le=1000)]] = 100,
+    before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> Audit:
     """Who did what, of the caller's facilities."""
     me = await signed_in(request)

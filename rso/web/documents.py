@@ -15,6 +15,7 @@ from rso.engine.documents import (
     MOST_BYTES,
     add_document,
     check_document,
+    check_room,
     document_of,
     document_path,
     remove_document,
@@ -22,7 +23,7 @@ from rso.engine.documents import (
 from rso.engine.exams import find_exam, note_exam
 from rso.web.auth import checked_form, engine_of, signed_in
 
-__all__ = ["HANDLERS", "MOST_BODY", "add_documents", "chosen_documents"]
+__all__ = ["HANDLERS", "MOST_BODY", "add_documents", "chosen_documents", "hand_out"]
 
 Ask = Request[Any, Any, Any]
 MOST_BODY = 3 * MOST_BYTES + (1 << 20)
@@ -48,10 +49,39 @@ async def chosen_documents(request: Ask) -> Chosen:
     return found
 
 
-async def add_documents(request: Ask, exam: Exam, chosen: Chosen, actor: str) -> None:
-    """Keep them all with the exam."""
-    for name, data in chosen:
-        await add_document(engine_of(request), exam, name, data, actor=actor)
+async def add_documents(request: Ask, exam: Exam, chosen: Chosen, actor: str) -> list[str]:
+    """Keep them all with the exam, or none; returns their keys.
+
+    Raises:
+        RefusedError: The exam would have too many.
+    """
+    engine = engine_of(request)
+    await check_room(engine.ledger, exam, len(chosen))
+    return [await add_document(engine, exam, name, data, actor=actor) for name, data in chosen]
+
+
+async def hand_out(request: Ask, exam: Exam, document: str, actor: str) -> File:
+    """A document as a download, noted in the audit: nothing in it runs on this site.
+
+    Raises:
+        NotFoundException: The exam has no such document.
+    """
+    engine = engine_of(request)
+    row = await document_of(engine.ledger, exam, document)
+    path = document_path(engine, str(row["id"])) if row else None
+    if row is None or path is None or not path.exists():
+        raise NotFoundException("no such document")
+    await note_exam(engine.ledger, exam, actor, "document downloaded", document=str(row["id"]))
+    disposition = f"attachment; filename*=UTF-8''{quote(row['name'], safe='')}"
+    return File(
+        path=path,
+        media_type=row["media_type"],
+        headers={
+            "Content-Disposition": disposition,
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+            "Cache-Control": "no-store",
+        },
+    )
 
 
 @post("/exams/{number:str}/documents", status_code=303, request_max_body_size=MOST_BODY)
@@ -70,27 +100,11 @@ async def upload_documents(request: Ask, number: FromPath[str]) -> Redirect:
 async def download_document(
     request: Ask, number: FromPath[str], document: FromPath[str]
 ) -> Response[Any]:
-    """A document as a download: nothing in it runs on this site."""
+    """A document as a download."""
     me = await signed_in(request)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    row = await document_of(engine.ledger, exam, document)
-    path = document_path(engine, str(row["id"])) if row else None
-    if row is None or path is None or not path.exists():
-        raise NotFoundException("no such document")
-    await note_exam(
-        engine.ledger, exam, me.person.email, "document downloaded", document=str(row["id"])
-    )
-    disposition = f"attachment; filename*=UTF-8''{quote(row['name'], safe='')}"
-    return File(
-        path=path,
-        media_type=row["media_type"],
-        headers={
-            "Content-Disposition": disposition,
-            "Content-Security-Policy": "sandbox; default-src 'none'",
-            "Cache-Control": "no-store",
-        },
-    )
+    return await hand_out(request, exam, document, me.person.email)
 
 
 @post("/exams/{number:str}/documents/{document:str}/remove", status_code=303)

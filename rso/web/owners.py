@@ -7,11 +7,34 @@ from litestar.exceptions import PermissionDeniedException
 from litestar.params import FromPath
 from litestar.response import Redirect
 
+from rso.core.exam import Exam
+from rso.engine.context import Engine
 from rso.engine.exams import find_exam
 from rso.engine.owners import claim_exam, give_exam, release_exam
+from rso.ledger.people import Person
 from rso.web.auth import checked_form, engine_of, signed_in
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "change_hands"]
+
+
+async def change_hands(
+    engine: Engine, exam: Exam, person: Person, action: str, to: str = ""
+) -> None:
+    """``claim``, ``release`` or ``give``, as far as the person's role goes.
+
+    Raises:
+        OwnerError: Somebody else has it, or ``to`` cannot look after it.
+        PermissionDeniedException: Only a coordinator gives, or takes from others.
+    """
+    leads = person.role in {"coordinator", "admin"}
+    if action == "claim":
+        await claim_exam(engine, exam, actor=person.email)
+    elif action == "release":
+        await release_exam(engine, exam, actor=person.email, anybodys=leads)
+    elif leads:
+        await give_exam(engine, exam, to, actor=person.email)
+    else:
+        raise PermissionDeniedException("only a coordinator gives exams to others")
 
 
 @post("/exams/{number:str}/owner", status_code=303)
@@ -20,18 +43,11 @@ async def change_owner(request: Request[Any, Any, Any], number: FromPath[str]) -
     me = await signed_in(request)
     me.require("technician", "coordinator")
     form = await checked_form(request)
-    engine, actor = engine_of(request), me.person.email
+    engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    leads = me.person.role in {"coordinator", "admin"}
     to = form.get("to", "")
-    if to == "me":
-        await claim_exam(engine, exam, actor=actor)
-    elif to == "-":
-        await release_exam(engine, exam, actor=actor, anybodys=leads)
-    elif leads:
-        await give_exam(engine, exam, to, actor=actor)
-    else:
-        raise PermissionDeniedException("only a coordinator gives exams to others")
+    action = {"me": "claim", "-": "release"}.get(to, "give")
+    await change_hands(engine, exam, me.person, action, to)
     if "hx-request" in request.headers:
         return Response(None, status_code=204, headers={"HX-Trigger": "refresh"})
     return Redirect(f"/exams/{exam.number}", status_code=303)

@@ -17,6 +17,7 @@ from rso.app import create_app
 from rso.core.exam import Exam, Patient
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
+from rso.engine.documents import add_document
 from rso.engine.exams import create_exam
 from rso.engine.matters import open_matter
 from rso.ledger import Ledger, audit, new_id, tables
@@ -62,21 +63,22 @@ ACTIONS = {
     "/admin/people/{email}/{action}": ("second-factor", "sessions"),
     "/api/destinations/{code}/{action}": ("pause", "resume", "retry"),
     "/api/exams/{number}/deliveries/{destination}/{action}": ("retry", "resend", "stop"),
+    "/api/exams/{number}/owner/{action}": ("claim", "release", "give"),
     "/api/users/{email}/{action}": ("disable", "enable", "end-sessions", "reset-second-factor"),
 }  # fmt: skip
-WATCHED = ("exam", "study", "hold", "delivery", "contact", "destination", "facility", "source",
-           "outbox", "user_account")  # fmt: skip
+WATCHED = ("exam", "exam_document", "study", "hold", "delivery", "contact", "destination", "facility",
+           "source", "outbox", "user_account")  # fmt: skip
 
 
 class South:
     """What nobody of NORTH may touch."""
 
-    def __init__(self, exam: Exam, hold: str, contact: str, matter: str) -> None:
+    def __init__(self, exam: Exam, hold: str, contact: str, matter: str, document: str) -> None:
         self.values = {
             "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
             "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "matter": matter, "key": "SOUTH", "secret": "SOUTH",
             "destination": f"{SECRET}-PACS", "token_id": new_id(), "email": f"{SECRET.lower()}@south.example",
-            "kind": "facilities", "instance": new_id(), "document": new_id(),
+            "kind": "facilities", "instance": new_id(), "document": document,
         }  # fmt: skip
         self.number = exam.number
 
@@ -110,7 +112,7 @@ async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
 
 @pytest.fixture
 async def south(engine: Engine) -> South:
-    """An exam with a patient, and a hold."""
+    """An exam with a patient and a document, and a hold."""
     patient = Patient(name=f"{SECRET}^JANE", patient_id=SECRET)
     exam = await create_exam(engine, facility="SOUTH", patient=patient, actor=SECRET)
     study = new_id()
@@ -138,7 +140,8 @@ async def south(engine: Engine) -> South:
     matter = await open_matter(
         engine.ledger, "delivery_failed", exam, facility="SOUTH", about=exam.id
     )
-    return South(exam, str(hold), str(contact), matter)
+    document = await add_document(engine, exam, f"{SECRET}.pdf", b"%PDF-1.7", actor=SECRET)
+    return South(exam, str(hold), str(contact), matter, document)
 
 
 def _blank(table: Any, name: str) -> Any:
@@ -189,10 +192,13 @@ def aimed(path: str, south: South) -> Iterator[str]:
 
 
 REASON = {"reason": "x"}
-# What every write of the API is sent; one that is missing here fails the test.
+# What every write of the API is sent (None: a file); one that is missing here fails the test.
 BODIES: dict[str, Any] = {
     "POST /api/exams": {"facility": "SOUTH", "patient_name": "X^Y"},
-    "PATCH /api/exams/{number}": {"patient_name": "X^Y", "priority": "stat"},
+    "PATCH /api/exams/{number}": {"patient_name": "X^Y", "priority": "urgent", "history": "x"},
+    "POST /api/exams/{number}/documents": None,
+    "DELETE /api/exams/{number}/documents/{document}": {},
+    "POST /api/exams/{number}/owner/{action}": {"to": "technician@north.example"},
     "POST /api/exams/{number}/cancel": REASON,
     "POST /api/exams/{number}/close": REASON,
     "POST /api/exams/{number}/complete": {"expected": 1},
@@ -254,7 +260,9 @@ async def test_another_facility_is_out_of_reach(
                     headers |= {"Cookie": f"rso_session={session}", "X-CSRF-Token": csrf}
                 more: dict[str, Any] = {}
                 if method != "GET":
-                    if path.startswith("/api"):
+                    if path.startswith("/api") and BODIES[f"{method} {path}"] is None:
+                        more = {"files": {"documents": ("x.pdf", b"%PDF-1.7", "application/pdf")}}
+                    elif path.startswith("/api"):
                         text = json.dumps(BODIES[f"{method} {path}"])
                         text = text.replace("NUMBER", south.number)
                         more = {"content": text}
