@@ -10,7 +10,7 @@ from pathlib import Path
 from receive import receiving
 from rows import Row
 
-from rso.dicom.acceptor import VERIFICATION
+from rso.dicom.dimse import VERIFICATION
 from rso.dicom.elements import IMPLICIT_LITTLE
 from rso.dicom.requestor import Requestor
 

@@ -23,8 +23,7 @@ import uvloop
 
 from rso.core.errors import ConfigError, RsoError
 from rso.core.transport import Connection, Receiver, ReceiverContext, Source
-from rso.engine.archive import LocalArchive
-from rso.engine.context import Engine
+from rso.engine.context import Engine, open_engine
 from rso.engine.dispatch import Dispatcher
 from rso.engine.documents import sweep_documents
 from rso.engine.escalation import run_escalation
@@ -39,12 +38,11 @@ from rso.engine.snapshot import SourceSnapshot, write_snapshot
 from rso.engine.spool import LogSpool
 from rso.engine.supervisor import ROLES, Child, Supervisor
 from rso.engine.turnaround import run_turnaround
-from rso.ledger import Ledger
 from rso.logs import configure_logs
 from rso.plugins import Plugins, load_plugins
 from rso.settings import Settings, load_settings
 
-__all__ = ["main", "open_engine", "receivers_of", "serve"]
+__all__ = ["main", "receivers_of", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -85,22 +83,6 @@ def _processes(plugins: Plugins, role: str) -> int:
         return 1
     wanted = [c.processes(config) for c, config in plugins.receivers.values() if c.role == role]
     return max(wanted, default=1)
-
-
-@contextlib.asynccontextmanager
-async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
-    """The engine's parts, opened and closed in order; the ledger is brought up to date."""
-    ledger = await Ledger.open(settings.database.url)
-    try:
-        await ledger.migrate()
-        yield Engine(
-            ledger=ledger,
-            plugins=load_plugins(settings),
-            settings=settings,
-            archive=LocalArchive(settings.archive_dir),
-        )
-    finally:
-        await ledger.close()
 
 
 @contextlib.asynccontextmanager

@@ -48,8 +48,8 @@ def actor() -> str:
 
 def run_with_engine(config: Path | None, work: Callable[[Any], Awaitable[_T]]) -> _T:
     """Open the engine's parts, do the work, close them."""
+    from rso.engine.context import open_engine  # noqa: PLC0415
     from rso.logs import configure_logs  # noqa: PLC0415
-    from rso.roles import open_engine  # noqa: PLC0415
     from rso.settings import load_settings  # noqa: PLC0415
 
     configure_logs()

@@ -33,8 +33,6 @@ __all__ = ["Acceptor", "Handler", "Limits", "Refusal", "Request", "Service"]
 
 log = structlog.get_logger(__name__)
 
-VERIFICATION = "1.2.840.10008.1.1"
-
 
 class Request(Struct, frozen=True, kw_only=True):
     """What a peer says of itself in its A-ASSOCIATE-RQ."""

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from pydicom import charset
-
 from rso.core.coercion import Coercion
 from rso.core.errors import RsoError
 from rso.core.transport import Buffer
@@ -107,6 +105,8 @@ def _encode(text: str, vr: bytes, declared: bytes) -> bytes:
     terms = [t.strip() for t in declared.decode("ascii", "replace").strip(" \0").split("\\")]
     if not any(terms):
         return text.encode("utf-8")
+    from pydicom import charset  # noqa: PLC0415  (half a second, and most text is ASCII)
+
     try:
         encodings = charset.convert_encodings(terms if len(terms) > 1 else terms[0])
         value = charset.encode_string(text, encodings)

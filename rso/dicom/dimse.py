@@ -10,6 +10,7 @@ __all__ = [
     "C_ECHO_RQ",
     "C_STORE_RQ",
     "NO_DATASET",
+    "VERIFICATION",
     "Command",
     "Response",
     "read_command",
@@ -21,6 +22,7 @@ __all__ = [
 
 C_STORE_RQ, C_ECHO_RQ = 0x0001, 0x0030
 NO_DATASET = 0x0101
+VERIFICATION = "1.2.840.10008.1.1"  # the SOP Class
 _HEAD = struct.Struct("<HHL")
 _SHORT = struct.Struct("<H")
 _RESPONSE = struct.Struct("<" + "HHLH" * 4)  # four elements of VR US
@@ -141,7 +143,7 @@ def write_store_request(message_id: int, sop_class_uid: str, sop_instance_uid: s
 def write_echo_request(message_id: int) -> bytes:
     """A C-ECHO-RQ."""
     return _command(
-        _element(0x0002, _padded("1.2.840.10008.1.1"))
+        _element(0x0002, _padded(VERIFICATION))
         + _element(0x0100, _SHORT.pack(C_ECHO_RQ))
         + _element(0x0110, _SHORT.pack(message_id))
         + _element(0x0800, _SHORT.pack(NO_DATASET))

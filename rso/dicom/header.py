@@ -5,8 +5,6 @@ import struct
 import warnings
 from typing import Any
 
-from pydicom import charset
-
 from rso.core.errors import NotDicomError
 from rso.core.exam import Patient
 from rso.core.header import Header
@@ -216,6 +214,8 @@ def decode_text(value: bytes, character_sets: bytes, *, name: bool = False) -> t
     terms = [t.strip() for t in character_sets.decode("ascii", "replace").split("\\")]
     if not any(terms):
         return _clean(value.decode("ascii", "replace")), False
+    from pydicom import charset  # noqa: PLC0415  (half a second, and most text is ASCII)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

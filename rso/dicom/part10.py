@@ -7,8 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from msgspec import Struct
-from pydicom import config
-from pydicom.uid import UID
 
 from rso.core.errors import NotDicomError
 from rso.core.transport import Buffer
@@ -178,6 +176,9 @@ def _walk_dataset(dataset: memoryview, meta: FileMeta) -> Completeness:
         tag = element.tag
     if not tag:
         return Completeness(complete=False, is_dicom=True, reason="no dataset yet")
+    from pydicom import config  # noqa: PLC0415  (half a second, and few commands come here)
+    from pydicom.uid import UID  # noqa: PLC0415
+
     # Cut between two elements, only what should follow can tell.
     # pydicom would log what is no UID as it came.
     name = UID(meta.sop_class_uid, validation_mode=config.IGNORE).name

@@ -19,8 +19,13 @@ from pynetdicom.presentation import PresentationContext
 from rso.core.errors import PermanentTransportError, TransientTransportError
 from rso.core.transport import Piece
 from rso.dicom import wire
-from rso.dicom.acceptor import VERIFICATION
-from rso.dicom.dimse import Response, read_response, write_echo_request, write_store_request
+from rso.dicom.dimse import (
+    VERIFICATION,
+    Response,
+    read_response,
+    write_echo_request,
+    write_store_request,
+)
 from rso.dicom.elements import IMPLICIT_LITTLE
 from rso.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from rso.dicom.wire import Wire, WireError

@@ -1,16 +1,18 @@
 """What every loop and service of the engine works with."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from msgspec import Struct, field
 
 from rso.engine.archive import LocalArchive
 from rso.ledger import Ledger
-from rso.plugins import Plugins
+from rso.plugins import Plugins, load_plugins
 from rso.settings import Settings
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "open_engine"]
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -30,3 +32,19 @@ class Engine(Struct, frozen=True, kw_only=True):
     def hook(self) -> Any:
         """The plugins' hooks."""
         return self.plugins.hook
+
+
+@contextlib.asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine's parts, opened and closed in order; the ledger is brought up to date."""
+    ledger = await Ledger.open(settings.database.url)
+    try:
+        await ledger.migrate()
+        yield Engine(
+            ledger=ledger,
+            plugins=load_plugins(settings),
+            settings=settings,
+            archive=LocalArchive(settings.archive_dir),
+        )
+    finally:
+        await ledger.close()

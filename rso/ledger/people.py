@@ -1,17 +1,15 @@
 """People: passwords and attempts to sign in."""
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgspec
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
 from rso.core.errors import ConfigError
+from rso.core.password import HASHER, is_right
 from rso.ledger import tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
@@ -31,10 +29,8 @@ __all__ = [
 ]
 
 SHORTEST_PASSWORD = 10  # characters
-_HASHER = PasswordHasher()
 # argon2 takes 64 MB and a tenth of a second each: a few at once, never in the event loop.
 _AT_ONCE = asyncio.Semaphore(2)
-_NOBODY = _HASHER.hash(secrets.token_hex(8))
 _MOST_FAILURES = 10
 _WINDOW = timedelta(minutes=1)
 _KEPT = timedelta(days=1)
@@ -75,17 +71,13 @@ async def hash_password(password: str, old: str = "") -> str:
 async def hash_new(password: str) -> str:
     """An argon2 hash of what somebody typed, whatever it looks like."""
     async with _AT_ONCE:
-        return await asyncio.to_thread(_HASHER.hash, password)
+        return await asyncio.to_thread(HASHER.hash, password)
 
 
 async def verify_password(password: str, hashed: str) -> bool:
     """Whether a password belongs to a hash; as slow for no hash at all."""
     async with _AT_ONCE:
-        try:
-            await asyncio.to_thread(_HASHER.verify, hashed or _NOBODY, password)
-        except (VerificationError, InvalidHashError):
-            return False
-    return bool(hashed)
+        return await asyncio.to_thread(is_right, password, hashed)
 
 
 async def upsert_user(

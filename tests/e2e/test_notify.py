@@ -15,9 +15,9 @@ from aiosmtpd.controller import Controller
 from playwright.sync_api import Browser, Page, expect
 
 from rso.core.exam import Patient
+from rso.engine.context import open_engine
 from rso.engine.exams import create_exam
 from rso.engine.notify import notify_people
-from rso.roles import open_engine
 from rso.settings import load_settings
 from rso.testing.hylafax import HylafaxServer
 from rso.testing.kannel import KannelServer

@@ -17,7 +17,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from rso.dicom.acceptor import VERIFICATION
+from rso.dicom.dimse import VERIFICATION
 from rso.dicom.elements import IMPLICIT_LITTLE
 from rso.dicom.requestor import Requestor
 from rso.testing.certificates import make_certificate

@@ -5,15 +5,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 from msgspec import Meta, Struct, field
-from pynetdicom.sop_class import uid_to_service_class
 
 from rso.core.source import explain_refusal, facility_concerned, is_expected
-from rso.dicom.acceptor import VERIFICATION, Acceptor, Limits, Refusal, Request
-from rso.dicom.dimse import Command
+from rso.dicom.dimse import VERIFICATION, Command
 from rso.dicom.elements import DEFLATED
 from rso.plugins import (
     Bans,
@@ -36,6 +34,10 @@ from rso.plugins import (
     hookimpl,
 )
 from rso_dicom_scp.tls import Certificates, Tls
+
+if TYPE_CHECKING:
+    # Every command loads this module; only a server needs what stands behind it.
+    from rso.dicom.acceptor import Acceptor, Refusal, Request
 
 __all__ = [
     "STATUSES",
@@ -103,6 +105,8 @@ class DicomScp(Receiver):
 
     async def start(self) -> Sequence[str]:
         """Listen on the plain port and, if configured, the TLS port."""
+        from rso.dicom.acceptor import Acceptor, Limits  # noqa: PLC0415
+
         config = self.config
         limits = Limits(
             associations=config.associations,
@@ -136,8 +140,10 @@ class DicomScp(Receiver):
         if acceptor is not None:
             await asyncio.to_thread(acceptor.close)
 
-    def admit(self, request: Request) -> "_Handler | Refusal":
+    def admit(self, request: "Request") -> "_Handler | Refusal":
         """Recognise the source; every refusal looks the same from outside."""
+        from rso.dicom.acceptor import Refusal  # noqa: PLC0415
+
         connection = Connection(
             channel=self.name,
             identity=request.calling_ae_title,
@@ -213,6 +219,8 @@ def _is_storage(uid: str) -> bool:
         return False
     if not uid.startswith("1.2.840.10008."):
         return True  # private: kept like any other
+    from pynetdicom.sop_class import uid_to_service_class  # noqa: PLC0415
+
     try:
         return bool(uid_to_service_class(uid).__name__ == "StorageServiceClass")
     except NotImplementedError:
@@ -225,7 +233,7 @@ class _Handler:
     """One association of a known source."""
 
     def __init__(
-        self, scp: DicomScp, source: Source, request: Request, give_back: Callable[[], None]
+        self, scp: DicomScp, source: Source, request: "Request", give_back: Callable[[], None]
     ) -> None:
         self._scp, self._source, self._request = scp, source, request
         self._give_back = give_back

@@ -11,7 +11,7 @@ import pytest
 from rso_dicom_scp.plugin import DicomScp, DicomScpConfig, Tls
 
 from rso.core.errors import TransportError
-from rso.dicom.acceptor import VERIFICATION
+from rso.dicom.dimse import VERIFICATION
 from rso.dicom.elements import IMPLICIT_LITTLE
 from rso.dicom.requestor import Requestor
 from rso.plugins import Receiver, ReceiverContext

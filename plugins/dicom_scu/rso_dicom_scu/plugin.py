@@ -4,13 +4,12 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
 
-from rso.dicom.acceptor import VERIFICATION
+from rso.dicom.dimse import VERIFICATION
 from rso.dicom.elements import IMPLICIT_LITTLE
-from rso.dicom.requestor import MOST_CONTEXTS, Requestor
 from rso.plugins import (
     Health,
     Outcome,
@@ -24,6 +23,10 @@ from rso.plugins import (
     classify_dimse,
     hookimpl,
 )
+
+if TYPE_CHECKING:
+    # Every command loads this module; only one that associates needs what stands behind it.
+    from rso.dicom.requestor import Requestor
 
 __all__ = ["DicomScu", "DicomScuConfig", "DicomScuOptions", "rso_register_senders"]
 
@@ -69,9 +72,11 @@ class DicomScu(Sender):
 
     def open(self, wanted: Sequence[tuple[str, str]]) -> SenderSession:
         """Associate for these pairs; beyond 128 the rest waits for the next session."""
-        return _Session(self._connect(list(wanted)[:MOST_CONTEXTS]))
+        return _Session(self._connect(wanted))
 
-    def _connect(self, contexts: Sequence[tuple[str, str]]) -> Requestor:
+    def _connect(self, contexts: Sequence[tuple[str, str]]) -> "Requestor":
+        from rso.dicom.requestor import MOST_CONTEXTS, Requestor  # noqa: PLC0415
+
         options = self.options
         _refuse_metadata(options.host)
         return Requestor(
@@ -79,7 +84,7 @@ class DicomScu(Sender):
             options.port,
             called_ae_title=options.ae_title,
             calling_ae_title=options.calling_ae_title or self.config.ae_title,
-            contexts=contexts,
+            contexts=contexts[:MOST_CONTEXTS],
             context=self._tls() if options.tls else None,
             connect_seconds=options.connect_seconds,
             answer_seconds=options.answer_seconds,
@@ -122,7 +127,7 @@ def _refuse_metadata(host: str) -> None:
 class _Session:
     """One association."""
 
-    def __init__(self, requestor: Requestor) -> None:
+    def __init__(self, requestor: "Requestor") -> None:
         self._requestor = requestor
 
     def send(self, instance: Outgoing) -> SendResult:

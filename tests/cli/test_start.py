@@ -1,0 +1,44 @@
+"""What a command loads before it does anything."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from argon2 import PasswordHasher, extract_parameters
+
+from rso.core import password
+from rso.testing.site import Site, free_port
+
+# Each takes a tenth of a second or more to import, and only servers and few commands need it.
+HEAVY = ("apprise", "litestar", "numpy", "pydicom", "pynetdicom", "reportlab", "requests")
+LIST = """
+import sys
+from rso.cli import main
+sys.argv = ["rso", "exam", "list", "--json"]
+try:
+    main()
+finally:
+    print([name for name in sys.modules if name in {heavy}], file=sys.stderr)
+"""
+
+
+def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
+    """Listing exams, with every plugin of a new site, loads nothing that only a server needs."""
+    site = Site(tmp_path, free_port())
+    done = subprocess.run(
+        [sys.executable, "-c", LIST.format(heavy=set(HEAVY))], capture_output=True, text=True,
+        check=True, env={"RSO_CONFIG": str(site.config)},
+    )  # fmt: skip
+    assert done.stdout.split() == ["{", '"exams":', "[]", "}"]
+    assert done.stderr.strip() == "[]"
+
+
+def test_nobodys_hash_costs_what_a_hash_costs() -> None:
+    """What stands in for the hash of an unknown account is checked with the same work."""
+    real = PasswordHasher().hash("a good password")
+    assert extract_parameters(password._NOBODY) == extract_parameters(real)
+    assert len(password._NOBODY) == len(real)
+    assert not password.is_right("a good password", "")
+    assert password.is_right("a good password", real)
+    assert not password.is_right("another password", real)
+    assert not password.is_right("a good password", "no hash")
