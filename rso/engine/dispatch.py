@@ -15,6 +15,7 @@ from rso.engine.delivery import Courier
 from rso.engine.outgoing import Preparer
 from rso.engine.router import retry_routing
 from rso.ledger.deliveries import release_items
+from rso.plugins.config import decode_options
 
 __all__ = ["Dispatcher", "make_sender"]
 
@@ -34,10 +35,9 @@ def make_sender(engine: Engine, destination: Destination) -> Sender:
             f"destination {destination.code}: no installed sender is called {destination.sender}"
         )
     sender, config = engine.plugins.senders[destination.sender]
-    try:
-        options = msgspec.convert(destination.options, sender.options_type, strict=False)
-    except msgspec.ValidationError as exc:
-        raise ConfigError(f"destination {destination.code}, options: {exc}") from exc
+    options = decode_options(
+        sender.options_type, destination.options, f"destination {destination.code}"
+    )
     return sender(config, options)
 
 

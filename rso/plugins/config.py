@@ -10,7 +10,7 @@ from msgspec import Struct
 from rso.core.errors import ConfigError
 from rso.core.secret import Secret
 
-__all__ = ["Option", "config_table", "decode_section", "options_of"]
+__all__ = ["Option", "config_table", "decode_options", "decode_section", "options_of"]
 
 _T = TypeVar("_T", bound=Struct)
 
@@ -35,6 +35,18 @@ def decode_section(kind: type[_T], section: Mapping[str, Any], path: str) -> _T:
         text, at, inner = message.partition(" - at `$")
         where = f"$.{path}{inner.rstrip('`')}" if at else f"$.{path}"
         raise ConfigError(f"{text} - at `{where}`") from exc
+
+
+def decode_options(kind: type[_T], options: Mapping[str, Any], whose: str) -> _T:
+    """Decode a destination's options into its sender's Struct.
+
+    Raises:
+        ConfigError: With whose they are, and the path of what is wrong.
+    """
+    try:
+        return msgspec.convert(dict(options), kind, dec_hook=_decode_secret, strict=False)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"{whose}, options: {exc}") from exc
 
 
 class Option(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Finding plugins by entry point, configuring them, and calling their hooks safely."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
@@ -10,7 +11,9 @@ from msgspec import Struct
 from rso.core import hookspecs
 from rso.core.contributions import ExamAction, Page, Tile
 from rso.core.errors import ConfigError, PluginError
+from rso.core.exam import Exam
 from rso.core.matching import Action, Candidate, Decision, IncomingStudy
+from rso.core.routing import Attachment, Route, route_exam
 from rso.core.transport import Notifier, Receiver, Sender
 from rso.plugins import builtin
 from rso.plugins.config import decode_section
@@ -153,6 +156,33 @@ class Plugins:
             arguments = {name: facts.get(name) for name in implementation.argnames}
             calls.append((implementation.plugin_name, _call(implementation.function, arguments)))
         return calls
+
+    def explain_route(
+        self, exam: Exam, attachments: Sequence[Attachment], at: datetime
+    ) -> tuple[str, Route | None]:
+        """Ask for a route as routing does, and say which plugin decided: (plugin, route).
+
+        A moment other than the present is asked of RSO's own rule only; plugins know no other.
+        Wrappers of the hook are not asked.
+
+        Raises:
+            PluginError: One failed; the exam would be held.
+        """
+        for implementation in reversed(self._pm.hook.rso_route_exam.get_hookimpls()):
+            name = implementation.plugin_name
+            if name == _BUILTIN:
+                return "", route_exam(exam, attachments, at)
+            if implementation.wrapper or implementation.hookwrapper:
+                continue
+            facts = {"exam": exam, "attachments": attachments}
+            arguments = {argument: facts[argument] for argument in implementation.argnames}
+            try:
+                route: Any = implementation.function(**arguments)
+            except Exception as exc:
+                raise PluginError(name, f"rso_route_exam failed: {type(exc).__name__}") from exc
+            if route is not None:
+                return name, route
+        return "", None
 
     def review_match(
         self, study: IncomingStudy, candidates: Sequence[Candidate], decision: Decision

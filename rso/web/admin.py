@@ -13,9 +13,8 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
-from rso.core.errors import ConfigError
+from rso.core.errors import ConfigError, PluginError
 from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
-from rso.core.routing import route_exam
 from rso.engine.check import test_destination
 from rso.engine.router import attachments_of
 from rso.engine.site import renew_sources
@@ -25,7 +24,8 @@ from rso.ledger.second_factor import has_totp
 from rso.ledger.sessions import end_sessions, sessions_of
 from rso.ledger.site import export_site, last_images, load_site
 from rso.ledger.site_document import Role
-from rso.web.admin_on_call import hours_of, on_call_of, staff_of
+from rso.web.admin_forms import check_options, controls, read_entry
+from rso.web.admin_on_call import call_rows, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import limits_of
 from rso.web.page import page
@@ -37,7 +37,6 @@ Entry = dict[str, Any]
 _ROLES = Role.__args__  # type: ignore[attr-defined]
 _EMPTY_ROWS = 2
 _LONGEST_PASSWORD = 1000
-_TARGETS = ("stat_minutes", "urgent_minutes", "routine_minutes")
 _SECTIONS = {"facilities": "facility", "radiologists": "radiologist", "users": "user"}
 _KEYS = {"facility": "code", "radiologist": "code", "user": "email"}
 
@@ -90,6 +89,8 @@ async def _edit(
         roles=_ROLES,
         channels=sorted(engine.plugins.receivers) or ["dicom_scp"],
         senders=sorted(engine.plugins.senders),
+        controls=lambda sender, options: controls(engine.plugins.senders, sender, options),
+        calls=call_rows(entry),
         empty_rows=_EMPTY_ROWS,
         staff=staff_of(document, str(entry.get("code", ""))),
         disabled=await is_disabled(engine.ledger, email),
@@ -131,13 +132,13 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
     new = form.get("new") == "yes"
     key = form.get(_KEYS[section], "")
     old = {} if new else await _find(request, section, key)
-    build = {"facility": _facility, "radiologist": _radiologist, "user": _user}[section]
-    entry = build(form, old)
+    entry = read_entry(section, form, old, engine_of(request).plugins.senders)
     ledger = engine_of(request).ledger
     document = await export_site(ledger)
     try:
         if new and any(e[_KEYS[section]] == key for e in document.get(section, [])):
             raise ConfigError(f"there is a {section} called {key} already")
+        check_options(entry, engine_of(request).plugins.senders)
         async with ledger.transaction():
             await load_site(ledger, {section: [entry]})
             if section == "user":
@@ -165,107 +166,6 @@ async def _keep_in(
         await end_sessions(ledger, email)
 
 
-def _words(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
-def _rows(form: dict[str, str], name: str, first: str) -> list[dict[str, str]]:
-    """Rows of fields ``name-0-first``, without those whose first field is empty."""
-    found: dict[str, dict[str, str]] = {}
-    for field, value in form.items():
-        parts = field.split("-", 2)
-        if len(parts) == 3 and parts[0] == name:
-            found.setdefault(parts[1], {})[parts[2]] = value
-    return [row for _, row in sorted(found.items()) if row.get(first)]
-
-
-def _number(text: str) -> float | str | None:
-    """A number; what is none stays as it was typed, to be refused with its place."""
-    if text.isdecimal():
-        return int(text)
-    return (float(text) if text.replace(".", "", 1).isdecimal() else text) or None
-
-
-def _facility(form: dict[str, str], old: Entry) -> Entry:
-    sources = []
-    before = {(s["channel"], s["identity"]): s for s in old.get("sources", [])}
-    for row in _rows(form, "source", "identity"):
-        kept = before.get((row.get("channel", ""), row["identity"]), {})
-        source = {
-            **{k: kept[k] for k in ("certificate", "quota") if k in kept},  # set by site.toml
-            "channel": row.get("channel", ""),
-            "identity": row["identity"],
-            "kind": row.get("kind", "technician"),
-            "networks": _words(row.get("networks", "")),
-            "called_ae_title": row.get("called_ae_title", ""),
-            "certificate_fingerprint": row.get("certificate_fingerprint", ""),
-            "password": row.get("password") or kept.get("password", ""),
-            "cleartext": bool(row.get("cleartext")),
-        }
-        sources.append(source)
-    attached = []
-    kept_conditions = {r["code"]: r for r in old.get("radiologists", [])}
-    for row in _rows(form, "reader", "code"):
-        attached.append(
-            {
-                "code": row["code"],
-                "hours": hours_of(row, kept_conditions.get(row["code"], {}).get("hours", [])),
-                "modalities": [word.upper() for word in _words(row.get("modalities", ""))],
-                "priorities": _words(row.get("priorities", "").lower()),
-            }
-        )
-    return {
-        **old,
-        "code": form.get("code", ""),
-        "name": form.get("name", ""),
-        "issuer_of_patient_id": form.get("issuer_of_patient_id", ""),
-        "settle_seconds": _number(form.get("settle_seconds", "")),
-        "retention_days": _number(form.get("retention_days", "")),
-        "turnaround": {name: _number(form.get(name, "")) for name in _TARGETS},
-        "escalate_minutes": _number(form.get("escalate_minutes", "")),
-        "on_call": on_call_of(_rows(form, "call", "person"), old),
-        "sources": sources,
-        "radiologists": attached,
-    }
-
-
-def _radiologist(form: dict[str, str], old: Entry) -> Entry:
-    before = {d["code"]: d.get("options", {}) for d in old.get("destinations", [])}
-    destinations = []
-    for row in _rows(form, "destination", "code"):
-        options = {**before.get(row["code"], {})}
-        for name in ("ae_title", "host"):
-            options[name] = row.get(name, "")
-        for name in ("port", "associations"):
-            if row.get(name, "").isdecimal():
-                options[name] = int(row[name])
-        destinations.append(
-            {
-                "code": row["code"],
-                "sender": row.get("sender", "dicom_scu"),
-                "egress": row.get("egress", ""),
-                "options": options,
-            }
-        )
-    return {
-        **old,
-        "code": form.get("code", ""),
-        "name": form.get("name", ""),
-        "destinations": destinations,
-    }
-
-
-def _user(form: dict[str, str], old: Entry) -> Entry:
-    return {
-        **old,
-        "email": form.get("email", ""),
-        "name": form.get("name", ""),
-        "role": form.get("role", ""),
-        "facilities": [name.removeprefix("at:") for name in form if name.startswith("at:")],
-        "password": form.get("password") or old.get("password", ""),
-    }
-
-
 @post("/admin/test/{code:str}", status_code=200)
 async def test_entry(request: Ask, code: FromPath[str]) -> dict[str, Any]:
     """Ask a destination whether it is there (C-ECHO)."""
@@ -289,7 +189,7 @@ async def route_page(request: Ask) -> Template:
     engine = engine_of(request)
     asked = request.query_params
     facility = asked.get("facility", "")
-    route = None
+    route, decided, problem = None, "", ""
     if facility:
         priority = asked.get("priority", "routine")
         exam = Exam(
@@ -304,9 +204,15 @@ async def route_page(request: Ask) -> Template:
             created_at=datetime.now(UTC),
         )
         at = _moment(asked.get("at", ""))
-        route = route_exam(exam, await attachments_of(engine.ledger, facility), at)
-    document = await export_site(engine.ledger)
-    return page(request, "admin_route.html", me, document=document, route=route, asked=asked)
+        attachments = await attachments_of(engine.ledger, facility)
+        try:
+            decided, route = engine.plugins.explain_route(exam, attachments, at)
+        except PluginError as exc:
+            problem = str(exc)
+    return page(
+        request, "admin_route.html", me, document=await export_site(engine.ledger), asked=asked,
+        route=route, decided=decided, problem=problem, timed=bool(asked.get("at")),
+    )  # fmt: skip
 
 
 @get("/admin/site.toml")

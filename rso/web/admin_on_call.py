@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["hours_of", "on_call_of", "staff_of"]
+__all__ = ["call_rows", "hours_of", "on_call_of", "staff_of"]
 
 Entry = dict[str, Any]
 _LAST = 99
@@ -28,17 +28,28 @@ def hours_of(row: dict[str, str], kept: Sequence[Entry]) -> list[Entry]:
     return [window, *more]
 
 
-def on_call_of(rows: Sequence[dict[str, str]], old: Entry) -> list[Entry]:
-    """Rows of the form, in the order of their numbers; hours that it cannot show are kept."""
-    before = {e["person"]: list(e.get("hours", [])) for e in old.get("on_call", [])}
-    found = []
+def call_rows(entry: Entry) -> list[dict[str, Any]]:
+    """A row for each window of each person on call; the number says who is told first."""
+    return [
+        {"order": order, "person": call["person"], "window": window}
+        for order, call in enumerate(entry.get("on_call", []), 1)
+        for window in call.get("hours") or [{}]
+    ]
+
+
+def on_call_of(rows: Sequence[dict[str, str]]) -> list[Entry]:
+    """The list that rows say, in the order of their numbers.
+
+    Rows of one person under one number are that person's windows; without any it is always.
+    """
+    found: dict[tuple[int, str], list[Entry]] = {}
     for row in rows:
-        hours = hours_of(row, before.get(row["person"], []))
         order = row.get("order", "")
-        found.append((int(order) if order.isdecimal() else _LAST, row["person"], hours))
+        key = int(order) if order.isdecimal() else _LAST, row["person"]
+        found.setdefault(key, []).extend(hours_of(row, []))
     return [
         {"person": person, "hours": hours}
-        for _, person, hours in sorted(found, key=lambda entry: entry[0])
+        for (_, person), hours in sorted(found.items(), key=lambda item: item[0][0])
     ]
 
 

@@ -16,6 +16,9 @@ document.addEventListener("click", async (event) => {
   const { ok, detail } = await answer.json();
   output.textContent = `${ok ? "✔" : "✕"} ${detail || ""}`;
 });
+// The options of the sender that a destination chose; without scripts those of all are there.
+const senders = (select) => select.closest("fieldset").querySelectorAll("[data-sender]").forEach((part) => { part.hidden = part.dataset.sender !== select.value; });
+document.querySelectorAll("[data-senders]").forEach((select) => { senders(select); select.addEventListener("change", () => senders(select)); });
 // On a narrow screen the menu scrolls: the page one is on is in sight.
 const here = document.querySelector(".bar [aria-current]");
 if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 24;
