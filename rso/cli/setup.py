@@ -101,7 +101,7 @@ def export(*, config: Config = None, json: Json = False) -> None:
     """Print everything that load takes, with hashes instead of passwords."""
     import tomlkit  # noqa: PLC0415
 
-    from rso.ledger.site import export_site  # noqa: PLC0415
+    from rso.ledger.site_export import export_site  # noqa: PLC0415
 
     document = run_with_engine(config, lambda engine: export_site(engine.ledger))
     if json:

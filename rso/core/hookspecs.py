@@ -14,8 +14,9 @@ from rso.core.contributions import ExamAction, Page, Tile
 from rso.core.exam import Exam
 from rso.core.header import Header
 from rso.core.matching import Candidate, Decision, IncomingStudy
+from rso.core.notifier import Notifier
 from rso.core.routing import Attachment, Destination, Route
-from rso.core.transport import Connection, Notifier, Receiver, Sender, Source
+from rso.core.transport import Connection, Receiver, Sender, Source
 
 __all__ = [
     "hookimpl",

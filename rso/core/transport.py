@@ -1,4 +1,4 @@
-"""The contracts of transports: what a receiver, a sender and a notifier must do.
+"""The contracts of transports: what a receiver and a sender must do; ``notifier`` has the third.
 
 A transport does I/O; the core decides. Receivers deposit into the spool, senders are driven by
 the delivery loop, notifiers by the outbox, so each gets durability, retry and audit for free.
@@ -22,8 +22,6 @@ __all__ = [
     "Connection",
     "Health",
     "Kind",
-    "Message",
-    "Notifier",
     "Outcome",
     "Outgoing",
     "Piece",
@@ -358,72 +356,3 @@ class Sender(ABC):
 
     def close(self) -> None:
         """Release what the sender itself holds."""
-
-
-class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One notification to one address.
-
-    Attributes:
-        key: Dedupe key; the same key is the same message.
-        text: Plain text, already within the channel's limits.
-    """
-
-    key: str
-    event: str
-    address: str
-    subject: str
-    text: str
-    html: str = ""
-    exam_number: str = ""
-    language: str = "en"
-
-
-class Notifier(ABC):
-    """Carries notifications on one channel.
-
-    ``follows`` says that the provider can be asked later what became of a message.
-    """
-
-    name: ClassVar[str]
-    config_type: ClassVar[type[Struct]]
-    follows: ClassVar[bool] = False
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    @property
-    def carries_patient_data(self) -> bool:
-        """Whether the deployer lets messages of this channel name the patient, and it is safe."""
-        return False
-
-    @abstractmethod
-    async def send(self, message: Message) -> str:
-        """Hand one message to the provider; return what it said (``accepted``, a job id).
-
-        Raises:
-            TransientTransportError: Try again later.
-            PermanentTransportError: This address or message will never work.
-        """
-
-    async def follow(self, ticket: str) -> str:  # noqa: ARG002  (a follower reads it)
-        """Say what became of a message: ``delivered``, ``failed``, or empty while it is open.
-
-        Args:
-            ticket: What ``send`` returned.
-        """
-        return ""
-
-    def check_address(self, address: str) -> str:
-        """The address as the channel writes it.
-
-        Raises:
-            ConfigError: It cannot be one of this channel.
-        """
-        return address.strip()
-
-    @abstractmethod
-    async def health(self) -> Health:
-        """Say whether the provider answers, without sending anything."""
-
-    async def close(self) -> None:
-        """Release connections."""

@@ -10,9 +10,9 @@ from msgspec import structs
 
 from rso.core.errors import ConfigError
 from rso.core.exam import Exam
+from rso.core.notifier import Message
 from rso.core.notifying import Notice, fit_sms
 from rso.core.number import format_number
-from rso.core.transport import Message
 from rso.settings import Settings
 
 __all__ = ["OWN_TEMPLATES", "notice_of", "patient_line", "template_file", "write_message"]

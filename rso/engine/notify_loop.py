@@ -11,8 +11,8 @@ import structlog
 
 from rso.core.delivery import backoff
 from rso.core.errors import PermanentTransportError, RsoError, TransientTransportError
+from rso.core.notifier import Notifier
 from rso.core.notifying import breaks_quiet, parse_quiet
-from rso.core.transport import Notifier
 from rso.engine.context import Engine
 from rso.engine.notices import notice_of, patient_line, write_message
 from rso.engine.notify import said

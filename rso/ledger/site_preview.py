@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from rso.ledger.ledger import Ledger
-from rso.ledger.site import export_site, load_site
+from rso.ledger.site import load_site
+from rso.ledger.site_export import export_site
 
 __all__ = ["SiteChange", "SitePreview", "preview_site"]
 

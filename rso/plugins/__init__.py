@@ -21,6 +21,7 @@ from rso.core.exam import Exam, ExamStatus, Patient, Priority
 from rso.core.header import Header
 from rso.core.hookspecs import hookimpl
 from rso.core.matching import Action, Candidate, Decision, IncomingStudy
+from rso.core.notifier import Message, Notifier
 from rso.core.routing import Attachment, Destination, Route
 from rso.core.secret import Secret
 from rso.core.transport import (
@@ -29,8 +30,6 @@ from rso.core.transport import (
     Connection,
     Health,
     Kind,
-    Message,
-    Notifier,
     Outcome,
     Outgoing,
     Piece,

@@ -13,8 +13,9 @@ from rso.core.contributions import ExamAction, Page, Tile
 from rso.core.errors import ConfigError, PluginError
 from rso.core.exam import Exam
 from rso.core.matching import Action, Candidate, Decision, IncomingStudy
+from rso.core.notifier import Notifier
 from rso.core.routing import Attachment, Route, route_exam
-from rso.core.transport import Notifier, Receiver, Sender
+from rso.core.transport import Receiver, Sender
 from rso.plugins import builtin
 from rso.plugins.config import decode_section
 

@@ -14,10 +14,10 @@ import pydicom
 import pytest
 
 from rso.core.errors import NoSpaceError, TransientTransportError, VolumeError
+from rso.core.notifier import Notifier
 from rso.core.transport import (
     Connection,
     Kind,
-    Notifier,
     Outcome,
     Outgoing,
     Piece,

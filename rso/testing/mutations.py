@@ -1,13 +1,21 @@
-"""Hypothesis strategies that break well-formed bytes as an attacker or a bad cable does."""
+"""Hostile bytes: Hypothesis strategies that break well-formed ones, and ways to pack them."""
 
+import io
 import struct
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-__all__ = ["corpus", "mutated"]
+from rso.dicom.part10 import build_file_meta
+from rso.testing.study import CT_IMAGE_STORAGE
+
+__all__ = ["corpus", "mutated", "nested", "part10", "zipped"]
+
+_LITTLE = str(ExplicitVRLittleEndian)
 
 _LENGTHS = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 
@@ -44,3 +52,28 @@ def mutated(draw: Any, seeds: Sequence[bytes]) -> bytes:
         elif kind == "noise":
             data[at:at] = draw(st.binary(max_size=40))
     return bytes(data)
+
+
+def part10(dataset: bytes, syntax: str = _LITTLE) -> bytes:
+    """A file."""
+    meta = build_file_meta(
+        sop_class_uid=CT_IMAGE_STORAGE, sop_instance_uid=generate_uid(), transfer_syntax_uid=syntax
+    )
+    return bytes(meta) + dataset
+
+
+def nested(depth: int) -> bytes:
+    """A sequence in a sequence in a sequence."""
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    sequence = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
+    ends = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return (sequence + item) * depth + ends * depth
+
+
+def zipped(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A ZIP."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        for name, data in files:
+            archive.writestr(name.replace("\0", ""), data)
+    return made.getvalue()

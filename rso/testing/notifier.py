@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from rso.core.errors import TransientTransportError
-from rso.core.transport import Health, Message, Notifier
+from rso.core.notifier import Message, Notifier
+from rso.core.transport import Health
 
 __all__ = ["FakeNotifier", "NoConfig"]
 

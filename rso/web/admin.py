@@ -22,8 +22,9 @@ from rso.ledger import Ledger, audit
 from rso.ledger.people import SHORTEST_PASSWORD, is_disabled, set_disabled
 from rso.ledger.second_factor import has_totp
 from rso.ledger.sessions import end_sessions, sessions_of
-from rso.ledger.site import export_site, last_images, load_site
+from rso.ledger.site import last_images, load_site
 from rso.ledger.site_document import Role
+from rso.ledger.site_export import export_site
 from rso.web.admin_forms import check_options, controls, read_entry
 from rso.web.admin_on_call import call_rows, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in

@@ -14,8 +14,8 @@ from rso.engine.destinations import DestinationView, view_destinations
 from rso.engine.purge import Purge, plan_purge, purge
 from rso.engine.site import apply_site
 from rso.ledger.lists import facilities_of
-from rso.ledger.site import export_site
 from rso.ledger.site_document import SiteDocument
+from rso.ledger.site_export import export_site
 from rso.ledger.site_preview import SitePreview, preview_site
 from rso.plugins import PluginInfo
 from rso.web.auth import Identity, engine_of, signed_in

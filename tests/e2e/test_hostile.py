@@ -24,9 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from rso.core.errors import TransportError
-from rso.dicom.part10 import build_file_meta
 from rso.dicom.requestor import Requestor
-from rso.testing.mutations import corpus, mutated
+from rso.testing.mutations import corpus, mutated, nested, part10, zipped
 from rso.testing.site import Site, free_port
 from rso.testing.study import CT_IMAGE_STORAGE, tiny_dataset
 
@@ -157,31 +156,6 @@ def test_many_broken_bytes_on_the_wire(rso: Site, name: str) -> None:
     """R12: 3,000 of each, others in every run."""
     LONG(given(mutated(corpus(CORPUS / name)))(lambda data: tried(rso, name, data)))()
     serves(rso)
-
-
-def part10(dataset: bytes, syntax: str = LITTLE) -> bytes:
-    """A file."""
-    meta = build_file_meta(
-        sop_class_uid=CT_IMAGE_STORAGE, sop_instance_uid=generate_uid(), transfer_syntax_uid=syntax
-    )
-    return bytes(meta) + dataset
-
-
-def nested(depth: int) -> bytes:
-    """A sequence in a sequence in a sequence."""
-    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    sequence = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
-    ends = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
-    return (sequence + item) * depth + ends * depth
-
-
-def zipped(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A ZIP."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", method) as archive:
-        for name, data in files:
-            archive.writestr(name.replace("\0", ""), data)
-    return made.getvalue()
 
 
 def bombs() -> dict[str, Callable[[Site], object]]:

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from rso.core.exam import Exam, Patient, Priority
-from rso.core.transport import Notifier
+from rso.core.notifier import Notifier
 from rso.dicom.part10 import read_file_meta
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine

@@ -15,7 +15,8 @@ from rso.ledger import audit, new_id
 from rso.ledger.exams import now
 from rso.ledger.holds import open_hold
 from rso.ledger.people import Person
-from rso.ledger.site import export_site, load_site
+from rso.ledger.site import load_site
+from rso.ledger.site_export import export_site
 
 DAY = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 MINUTE = timedelta(minutes=1)

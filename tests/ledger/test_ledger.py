@@ -12,7 +12,8 @@ from rso.ledger.deliveries import Answer, add_items, claim_items, complete_items
 from rso.ledger.exams import now
 from rso.ledger.people import sign_in
 from rso.ledger.sessions import create_session, end_session, find_session
-from rso.ledger.site import all_sources, export_site, load_site
+from rso.ledger.site import all_sources, load_site
+from rso.ledger.site_export import export_site
 from rso.ledger.tokens import create_token, find_token, revoke_token
 
 SITE = {

@@ -14,7 +14,8 @@ from rso.core.errors import RoutingError
 from rso.core.routing import Attachment, Route
 from rso.core.secret import Secret
 from rso.ledger import audit
-from rso.ledger.site import export_site, load_site
+from rso.ledger.site import load_site
+from rso.ledger.site_export import export_site
 from rso.plugins import Health, PermanentTransportError, Sender, SenderSession, hookimpl
 from rso.testing.certificates import make_certificate
 

@@ -3,7 +3,6 @@
 import ftplib
 import io
 import re
-import socket
 import ssl
 import time
 import zipfile
@@ -15,7 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 from rso_ftp.plugin import Ftp, FtpConfig
 
-from rso.core.errors import ConfigError, NoSpaceError
+from rso.core.errors import NoSpaceError
 from rso.plugins import Connection, Kind, Receiver, ReceiverContext, Source
 from rso.testing.contracts import ReceiverContract, sample_file
 from rso.testing.spool import RecordingSpool
@@ -375,29 +374,3 @@ def test_guesses_are_counted(server: Server) -> None:
         {"peer": "127.0.0.1", "account": "north", "reason": "wrong password", "facility": "NORTH"},
     )
     server.client("south").close()
-
-
-async def test_configuration_errors_name_the_place(tmp_path: Path) -> None:
-    """A port that is taken, and ports that are none."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        busy = Server(RecordingSpool(), tmp_path, port=taken.getsockname()[1])
-        with pytest.raises(ConfigError, match="ftp cannot listen"):
-            await busy.ftp.start()
-    wrong = Server(RecordingSpool(), tmp_path, passive_ports="many")
-    with pytest.raises(ConfigError, match=r"\$\.plugins\.ftp\.passive_ports"):
-        await wrong.ftp.start()
-
-
-async def test_passive_ports_are_kept_to(tmp_path: Path, image: bytes) -> None:
-    """So that a firewall can be told."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Server(RecordingSpool(), tmp_path, passive_ports=str(port))
-    await made.start()
-    ftp = made.client()
-    assert ftp.makepasv()[1] == port
-    ftp.close()
-    await made.ftp.close()
