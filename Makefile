@@ -37,7 +37,9 @@ peers:
 	  else echo "not installed, so their tests are skipped:$$missing"; fi; fi
 
 test: venv peers  ## run the tests (installs peers as root on Debian)
-	$(RUN)/pytest -q -m "not proof"
+	@failed=0; \
+	$(RUN)/pytest -q -m "not proof and not alone" -n auto --maxprocesses 4 --dist worksteal || failed=1; \
+	$(RUN)/pytest -q -m "not proof and alone" || failed=1; exit $$failed
 
 check: venv  ## lint, formatting, types
 	$(RUN)/ruff format --check .

@@ -12,6 +12,7 @@ from rso.core.transport import Buffer, Receipt, Sink
 from rso.dicom.acceptor import Acceptor, Handler, Limits, Refusal, Request
 from rso.dicom.dimse import Command
 from rso.dicom.header import scan_header
+from rso.testing.site import free_port
 
 __all__ = ["Pacs", "Received", "script"]
 
@@ -54,7 +55,7 @@ class Pacs:
     def start(self, port: int = 0) -> int:
         """Listen; returns the port."""
         self._acceptor = Acceptor(self, Limits())
-        self.port = self._acceptor.listen("127.0.0.1", port)
+        self.port = self._acceptor.listen("127.0.0.1", port or free_port())
         return self.port
 
     def stop(self) -> None:

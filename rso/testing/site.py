@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,6 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from argon2 import PasswordHasher
+
+from rso.testing.commands import Commands
 
 __all__ = ["SITE", "Site", "free_port", "wait_for"]
 
@@ -22,8 +27,8 @@ issuer_of_patient_id = "NORTH"
 sources = [
   {{ channel = "dicom_scp", identity = "NORTHCT", kind = "technician", networks = ["127.0.0.0/8"] }},
   {{ channel = "dicom_scp", identity = "NORTHPACS", kind = "integration", networks = ["127.0.0.1/32"] }},
-  {{ channel = "ftp", identity = "north", kind = "technician", password = "north's password" }},
-  {{ channel = "http_upload", identity = "north-gateway", kind = "integration", password = "north's password" }},
+  {{ channel = "ftp", identity = "north", kind = "technician", password = "{north}" }},
+  {{ channel = "http_upload", identity = "north-gateway", kind = "integration", password = "{north}" }},
 ]
 radiologists = [ {{ code = "READER" }} ]
 
@@ -53,7 +58,7 @@ destinations = [
 email = "tech@example.org"
 role = "technician"
 facilities = ["NORTH"]
-password = "a good password"
+password = "{good}"
 contacts = [
   {{ channel = "sms", address = "+12025550100" }},
   {{ channel = "email", address = "tech@example.org" }},
@@ -63,18 +68,18 @@ contacts = [
 [[user]]
 email = "first@example.org"
 role = "coordinator"
-password = "a good password"
+password = "{good}"
 
 [[user]]
 email = "second@example.org"
 role = "coordinator"
-password = "a good password"
+password = "{good}"
 
 [[user]]
 email = "customer@example.org"
 role = "customer"
 facilities = ["NORTH"]
-password = "a good password"
+password = "{good}"
 
 [[user]]
 email = "south@example.org"
@@ -84,11 +89,33 @@ password = "another good password"
 """
 
 
+# Hashes that cost nothing to check. The password of SOUTH's people is hashed as a deployer's.
+_CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+_HASHES = {"good": _CHEAP.hash("a good password"), "north": _CHEAP.hash("north's password")}
+_COMMANDS = Commands()
+_PORTS = range(20000, 32000)
+_CLAIMS: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, and that no other run of tests takes while this process lives.
+
+    It is below those that the system gives to outgoing connections, so none of them takes it
+    before a server does.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        # A name in Linux's abstract namespace belongs to one process, and goes with it.
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0rso-testing-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMS.append(claim)
+        return port
+    raise OSError("no port is free")
 
 
 class Site:
@@ -113,18 +140,12 @@ class Site:
         assert made["config"] == str(self.config)
         self.admin = made["admin"]
         site = folder / "site.toml"
-        site.write_text(SITE.format(pacs=pacs_port))
+        site.write_text(SITE.format(pacs=pacs_port, **_HASHES))
         self.rso("load", str(site), "--json")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command."""
-        return subprocess.run(
-            [sys.executable, "-m", "rso", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "RSO_CONFIG": str(self.config)},
-        )
+        return _COMMANDS.run(arguments, {**os.environ, "RSO_CONFIG": str(self.config)})
 
     def rso(self, *arguments: str) -> Any:
         """Run a command that must work; its JSON."""
@@ -193,5 +214,5 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.2)
+        time.sleep(0.05)
     return found

@@ -19,6 +19,7 @@ from rso.testing.crowd import Crowd
 from rso.testing.site import Site, free_port, wait_for
 from rso.testing.study import CT_IMAGE_STORAGE, tiny_dataset
 
+pytestmark = pytest.mark.alone
 CONTEXT = (CT_IMAGE_STORAGE, str(ExplicitVRLittleEndian))
 
 

@@ -29,6 +29,7 @@ from rso.testing.mutations import corpus, mutated, nested, part10, zipped
 from rso.testing.site import Site, free_port
 from rso.testing.study import CT_IMAGE_STORAGE, tiny_dataset
 
+pytestmark = pytest.mark.alone
 CORPUS = Path(__file__).with_name("corpus")
 LITTLE = str(ExplicitVRLittleEndian)
 CONTEXT = (CT_IMAGE_STORAGE, LITTLE)

@@ -23,8 +23,11 @@ from rso.dicom.requestor import Requestor
 from rso.testing.certificates import make_certificate
 from rso.testing.site import Site, free_port, wait_for
 
-# pynetdicom leaves the sockets of broken TLS connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.alone,
+    # pynetdicom leaves the sockets of broken TLS connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SOURCES = """
 [[facility]]

@@ -41,8 +41,11 @@ destinations = [ {{ code = "{name}", sender = "dicom_scu", {mode} options = {{
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long forms are long."""
+    """Long forms are long; every gate measures."""
+    here = Path(__file__).parent
     for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.alone)
         if item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(1200))
 
