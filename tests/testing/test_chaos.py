@@ -10,6 +10,8 @@ import pytest
 
 from rso.testing.chaos import Chaos, ChaosProxy
 
+pytestmark = pytest.mark.alone
+
 
 class Echo:
     """A server that sends back what it gets, and remembers it."""
