@@ -195,8 +195,9 @@ class Site:
         return int(found.stdout.split()[0]) if found.stdout else 0
 
     def kill(self, role: str) -> None:
-        """Kill -9 the process of a role; the supervisor starts it again."""
-        os.kill(self.pid(role), signal.SIGKILL)
+        """Kill -9 the process of a role, once there is one; the supervisor starts it again."""
+        # To signal process 0 would be to signal everybody here.
+        os.kill(wait_for(lambda: self.pid(role)), signal.SIGKILL)
 
     def exams(self) -> list[dict[str, Any]]:
         """Every exam, shown."""

@@ -69,8 +69,8 @@ class Storage(ABC):
         """End in order."""
 
     def kill(self) -> None:
-        """Kill -9 the process that takes instances."""
-        os.kill(self.pid(), signal.SIGKILL)
+        """Kill -9 the process that takes instances, once there is one."""
+        os.kill(wait_for(self.pid), signal.SIGKILL)
 
     def send(self, files: Sequence[Path], answers: dict[str, int], *, port: int = 0) -> None:
         """Send files over one association; what was answered is in ``answers``.

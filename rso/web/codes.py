@@ -1,13 +1,13 @@
 """QR code and Code 128 of an exam number, as SVG."""
 
-from reportlab.graphics.barcode import code128
-from reportlab.graphics.barcode.qrencoder import QRCode, QRErrorCorrectLevel
-
 __all__ = ["barcode_svg", "qr_svg"]
 
 
 def qr_svg(text: str) -> str:
     """A QR code that scales to its box, dark on light."""
+    # A fifth of a second: the web starts without it.
+    from reportlab.graphics.barcode.qrencoder import QRCode, QRErrorCorrectLevel  # noqa: PLC0415
+
     code = QRCode(None, QRErrorCorrectLevel.M)
     code.addData(text)
     code.make()
@@ -20,6 +20,8 @@ def qr_svg(text: str) -> str:
 
 def barcode_svg(text: str) -> str:
     """A Code 128 that scales to its box."""
+    from reportlab.graphics.barcode import code128  # noqa: PLC0415
+
     code = code128.Code128(text, barWidth=1, barHeight=20, quiet=1)
     code.validate()
     code.encode()
