@@ -66,8 +66,10 @@ def test_upload_page(
     expect(page.locator("#lost-line")).to_be_visible(timeout=20_000)
     context.set_offline(False)
     expect(page.locator("#receipt")).to_contain_text("300 of 300 stored safely", timeout=60_000)
-    exam = delivered(site, number, 300)
-    assert exam["status"] in {"settled", "delivered"}
+    delivered(site, number, 300)
+    wait_for(
+        lambda: site.rso("exam", "show", number, "--json")["status"] in {"settled", "delivered"}
+    )
     assert missing(pacs, files) == 0
     assert not any("ROE" in str(e) for e in site.exams())
     # A reload, and the folder again: nothing is sent twice.
