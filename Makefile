@@ -9,7 +9,7 @@ PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && { command -v $$p; break; }; done)
 PEERS := chromium:chromium curl:curl dcmtk:storescu hylafax-server:faxq kannel:bearerbox kannel-extras:/usr/lib/kannel/test/fakesmsc lftp:lftp poppler-utils:pdftoppm zbar-tools:zbarimg orthanc:Orthanc postgresql:pg_ctlcluster strace:strace
 
-.PHONY: help venv peers test check demo proof bench lock clean
+.PHONY: help venv peers test check demo proof bench screens lock clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ proof: venv peers  ## the long forms of the promises' tests
 
 bench: venv peers  ## measure against DCMTK and Orthanc, as ratios
 	$(RUN)/python bench/run.py $(ARGS)
+
+screens: venv peers  ## renew the pictures of the manual
+	$(RUN)/python docs/screens/renew.py $(ARGS)
 
 lock:  ## renew uv.lock after a change of dependencies
 	$(UV) lock

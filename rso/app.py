@@ -16,6 +16,7 @@ from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 from litestar.types import Message, Scope
 
+from rso.core.number import format_number
 from rso.core.transport import Receiver, Spool
 from rso.engine.context import Engine
 from rso.engine.thumbnails import THUMBNAILS, Thumbnails
@@ -132,7 +133,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             directory=_WEB / "templates",
             engine=JinjaTemplateEngine,
             engine_callback=lambda engine: engine.engine.globals.update(
-                asset=asset, notice_words=notice_words, when=when
+                asset=asset, notice_words=notice_words, number_words=format_number, when=when
             ),
         ),
         openapi_config=OpenAPIConfig(

@@ -65,7 +65,7 @@ async def _people(ledger: Ledger, exam: Exam, most: int) -> list[Moment]:
     ]  # fmt: skip
 
 
-_KEYS = frozenset({"hold", "origin"})  # for programs
+_KEYS = frozenset({"document", "hold", "origin"})  # for programs
 
 
 def _said(facts: dict[str, Any]) -> str:

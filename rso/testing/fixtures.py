@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["missing", "pacs", "peer"]
+__all__ = ["find_peer", "missing", "pacs", "peer"]
 
 
 def missing(name: str) -> NoReturn:
@@ -18,15 +18,16 @@ def missing(name: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def find_peer(program: str) -> str:
+    """The path of a real peer's program; a missing one skips, or fails where peers are required."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin"
+    return shutil.which(program, path=path) or missing(program)
+
+
 @pytest.fixture
 def peer() -> Callable[[str], str]:
-    """The path of a real peer's program; a missing one skips, or fails where peers are required."""
-
-    def find(program: str) -> str:
-        path = os.environ.get("PATH", "") + ":/usr/sbin"
-        return shutil.which(program, path=path) or missing(program)
-
-    return find
+    """``find_peer``, as a fixture."""
+    return find_peer
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ async def _hold_page(
         series=[{**s, "middle": await middle_of(ledger, s)} for s in series[:_SERIES]],
         seen=_seen(hold),
         exam=exam, shown=format_number(exam.number) if exam else "",
-        asked=hold.evidence.get("asked", {}), number_words=format_number,
+        asked=hold.evidence.get("asked", {}),
     )  # fmt: skip
     if problem:
         made.status_code = 422

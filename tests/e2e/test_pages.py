@@ -1,0 +1,164 @@
+"""Every page there is, with markup for names: no script of a stranger's runs, and all can read it.
+
+The pages are found from the application's routes: a new one is looked at too, and one with a
+parameter that ``rso.testing.stage`` knows no value for fails.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from rso.testing.fixtures import find_peer
+from rso.testing.pacs import Pacs, script
+from rso.testing.site import Site
+from rso.testing.stage import Provider, Stage, Words
+from rso.testing.study import make_study
+
+AXE = (Path(__file__).parents[1] / "vendor" / "axe-core-4.10.3.min.js").read_text("utf-8")
+EVIL = "<img src=x onerror=hit()>\"'><script>hit()</script>"
+WORDS = Words(
+    source="<img src=x>", stranger="<b>STRANGER</b>", patient="<img src=x onerror=hit()>",
+    text=EVIL, document="<img src=x onerror=hit()>.png",
+)  # fmt: skip
+SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
+# What a stranger's markup would leave in a page, or in the browser.
+WATCH = """
+window.hits = []; window.hit = () => hits.push("a script ran");
+addEventListener("securitypolicyviolation", (e) => hits.push(`${e.violatedDirective} ${e.blockedURI}`));
+"""
+MARKUP = "[...document.querySelectorAll('img[src=x], [onerror], [onclick], main b, script:not([src])')].map(e => e.outerHTML)"
+# The second run looks at the colours of the other scheme only: the rest is the same page.
+WHOLE = "{resultTypes: ['violations']}"
+COLOURS = "{resultTypes: ['violations'], runOnly: ['color-contrast', 'link-in-text-block']}"
+OUTSIDE = ("/sign-in", "/forgot", "/reset", "/leave")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One of everything, named as nobody should be."""
+    refused: dict[str, list[int]] = {}
+    pacs, provider = Pacs(script(refused)), Provider()
+    pacs.start()
+    provider.start()
+    site = Site(tmp_path_factory.mktemp("stage"), pacs.port, *provider.settings())
+    site.start()
+    made = Stage(site, pacs, refused, SAMPLES, WORDS)
+    made.furnish()
+    yield made
+    assert site.stop() == 0
+    provider.stop()
+    pacs.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for all of them."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=find_peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield made
+        made.close()
+
+
+def watched(browser: Browser, said: list[str]) -> Page:
+    """A page whose every complaint is kept."""
+    page = browser.new_context(
+        viewport={"width": 1280, "height": 900}, reduced_motion="reduce"
+    ).new_page()  # fmt: skip
+    page.add_init_script(WATCH)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
+    return page
+
+
+def enter(page: Page, stage: Stage) -> None:
+    """Sign in as the administrator."""
+    page.goto(f"{stage.base}/sign-in")
+    page.fill("[name=email]", stage.site.admin["email"])
+    page.fill("[name=password]", stage.site.admin["password"])
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{stage.base}/")
+
+
+def problems_of(page: Page, options: str) -> list[Any]:
+    """What axe calls serious or critical."""
+    found = page.evaluate(f"axe.run({options})")["violations"]
+    return [
+        (v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.timeout(240)
+def test_every_page(stage: Stage, browser: Browser) -> None:
+    """By day and by night, at a desk and on a phone: axe is content, nothing runs, nothing hangs over."""
+    said: list[str] = []
+    page, outside = watched(browser, said), watched(browser, said)
+    enter(page, stage)
+    shown, wrong = [], []
+    for path in stage.pages():
+        one = outside if path.startswith(OUTSIDE) else page
+        said.clear()
+        answer = one.goto(stage.base + path)
+        assert answer is not None
+        if not answer.text().startswith("<!doctype html>"):
+            continue  # a part of a page
+        assert answer.status == 200, path
+        shown.append(path)
+        one.evaluate(AXE)
+        for scheme, options in (("light", WHOLE), ("dark", COLOURS)):
+            one.emulate_media(color_scheme=scheme)
+            wrong += [(path, scheme, p) for p in problems_of(one, options)]
+        wrong += [(path, "markup", m) for m in one.evaluate(MARKUP)]
+        wrong += [(path, "ran", h) for h in one.evaluate("hits")]
+        one.set_viewport_size({"width": 390, "height": 844})
+        wide = one.evaluate("document.documentElement.scrollWidth - innerWidth")
+        wrong += [(path, "wider than a phone by", wide)] if wide > 0 else []
+        one.emulate_media(color_scheme="light")
+        one.set_viewport_size({"width": 1280, "height": 900})
+        wrong += [(path, "console", s) for s in said]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert len(shown) >= 33, shown
+    number = stage.known["number"][0]
+    for path, text in (
+        (f"/exams/{number}", WORDS.source), (f"/exams/{number}", WORDS.document),
+        ("/refusals", WORDS.stranger), ("/admin", WORDS.source), ("/audit", WORDS.stranger),
+        (f"/exams/{number}/instances", WORDS.source),
+    ):  # fmt: skip
+        page.goto(stage.base + path)
+        expect(page.locator("main")).to_contain_text(text)
+
+
+def test_names_of_files(stage: Stage, browser: Browser, tmp_path: Path) -> None:
+    """Of files and of what is in a ZIP: text on the upload page, and to the server no path."""
+    said: list[str] = []
+    page = watched(browser, said)
+    enter(page, stage)
+    name = "<img src=x onerror=hit()>"
+    files = make_study(SAMPLES / "CT_small.dcm", tmp_path / "s", 2, PatientName=EVIL)
+    single = files[0].rename(tmp_path / f"{name}.dcm")
+    packed = tmp_path / f"{name}.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(files[1], f"../../{name}<script>hit()<script>.dcm")
+        archive.writestr(f"{name}.txt", "no image")
+    page.goto(f"{stage.base}/exams/{stage.known['number'][0]}/upload")
+    page.set_input_files("#pick", [str(single), str(packed)])
+    expect(page.locator("#said")).to_contain_text("2 images found", timeout=30_000)
+    page.locator("#groups input[type=checkbox]").first.check()
+    page.click("#start")
+    expect(page.locator("#receipt")).to_contain_text("stored safely", timeout=60_000)
+    page.click("#files summary")
+    expect(page.locator("#rows")).to_contain_text(f"{name}.dcm")
+    expect(page.locator("#rows")).to_contain_text(f"{name}<script>")
+    page.evaluate(AXE)
+    assert not problems_of(page, WHOLE)
+    assert not page.evaluate("hits")
+    assert not page.evaluate(MARKUP.replace("main b, ", ""))
+    assert not said
+    assert not [p for p in stage.site.folder.rglob("*") if "onerror" in p.name]
