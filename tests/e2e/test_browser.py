@@ -109,22 +109,6 @@ def test_upload_of_a_zip_and_a_large_file(
     assert missing(pacs, [*files, tmp_path / "big.dcm"]) == 0
 
 
-def test_request_and_list(site: Site, browser: Browser) -> None:
-    """A customer asks for an exam; the technician's list shows it without a reload."""
-    technician = signed_in(browser, site)
-    customer = signed_in(browser, site, "customer@example.org")
-    customer.click("text=New exam")
-    customer.fill("[name=family]", "DOE")
-    customer.fill("[name=indication]", "pain")
-    customer.select_option("[name=priority]", "stat")
-    customer.click("text=Create exam")
-    expect(customer.locator("main")).to_contain_text("A STAT exam needs a reason")
-    customer.fill("[name=priority_reason]", "fell")
-    customer.click("text=Create exam")
-    number = customer.locator("#number").inner_text()
-    expect(technician.locator("main")).to_contain_text(number, timeout=10_000)
-
-
 def test_administrator_from_nothing(
     site: Site, browser: Browser, samples: Path, tmp_path: Path, pacs: Pacs
 ) -> None:

@@ -7,6 +7,7 @@ import http.client
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
+import requests
 
 from rso.dicom.part10 import read_file_meta
 from rso.testing.modality import send_files
@@ -157,6 +160,36 @@ def test_clients_of_every_kind(
     sent = [file.read_bytes() for file in files]
     assert datasets == {data[read_file_meta(data).dataset_offset :] for data in sent}
     assert b"tech@example.org" not in b"".join(got)
+
+
+def test_a_sources_token(
+    site: Site, samples: Path, tmp_path: Path, pacs: Pacs, exam: str, peer: Callable[[str], str]
+) -> None:
+    """An administrator makes it; curl and `rso send` upload with it; revoked, it is nobody's."""
+    base = f"http://127.0.0.1:{site.web}"
+    boss = requests.Session()
+    shown = boss.post(f"{base}/sign-in", site.admin, timeout=20).text
+    csrf = {"_csrf": shown.partition('data-csrf="')[2].partition('"')[0]}
+    shown = boss.post(f"{base}/admin/tokens", csrf | {"source": "north-gateway"}, timeout=20).text
+    token, key = re.search(r"rso_[\w-]+", shown), re.search(r'name="revoke" value="([^"]+)"', shown)
+    assert token is not None
+    assert key is not None
+    files = make_study(samples / "CT_small.dcm", tmp_path / "study", 4, PatientID=exam)
+    body = tmp_path / "body"
+    body.write_bytes(
+        b"--X\r\nContent-Type: application/dicom\r\n\r\n" + files[0].read_bytes() + b"\r\n--X--\r\n"
+    )
+    command = [peer("curl"), "-sS", "-o", str(tmp_path / "answer"), "-w", "%{http_code}", "-H",
+               f"Authorization: Bearer {token[0]}", "-H",
+               'Content-Type: multipart/related; type="application/dicom"; boundary=X',
+               "--data-binary", f"@{body}", f"{base}/api/exams/{exam}/studies"]  # fmt: skip
+    asked: Any = {"capture_output": True, "text": True, "timeout": 60}
+    assert subprocess.run(command, check=True, **asked).stdout == "200"
+    run(upload(site, token[0], exam, *files[1:]))
+    delivered(site, exam, 4)
+    assert missing(pacs, files) == 0
+    boss.post(f"{base}/admin/tokens", csrf | {"revoke": key[1]}, timeout=20)
+    assert subprocess.run(command, check=True, **asked).stdout == "401"
 
 
 def stow(site: Site, token: str, kind: str, body: bytes) -> int:
