@@ -1,6 +1,7 @@
 """End to end: from the first byte sent to the last instance that the PACS has acknowledged.
 
-The PACS is storescp for everybody. RSO runs whole: it syncs, matches, writes the ledger, and
+The PACS is storescp for everybody, and writes to memory: it stands elsewhere, and its disk is not
+what is measured. RSO runs whole: it syncs, matches, writes the ledger, and
 keeps an archive; what it is measured against last is storescu straight to the PACS.
 """
 
@@ -22,6 +23,7 @@ from rso.testing.site import Site
 __all__ = ["measure"]
 
 _PATIENCE_SECONDS = 300
+_MEMORY = Path("/dev/shm")  # a file system in memory
 
 
 def arrived(pacs: Path, before: int, count: int, work: Callable[[], object]) -> float:
@@ -59,7 +61,9 @@ def measure(runs: int = 5, scale: float = 1.0) -> list[Row]:
     folder = Path(tempfile.mkdtemp(prefix="rso-bench-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        pacs = Storescp(folder / "pacs", "--fork")
+        memory = Path(tempfile.mkdtemp(prefix="rso-bench-", dir=_MEMORY))
+        stack.callback(shutil.rmtree, memory, ignore_errors=True)
+        pacs = Storescp(memory / "pacs", "--fork")
         stack.callback(pacs.stop)
         shipped = Orthanc(folder / "shipped", pacs.port, nodelay=False)
         stack.callback(shipped.stop)

@@ -1,10 +1,12 @@
-"""Everything that is measured, in one run on one machine; writes RESULTS.md beside this file."""
+"""Everything that is measured, or parts of it; writes RESULTS.md beside this file."""
 
 import argparse
+import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,15 +44,50 @@ def machine() -> str:
     )
 
 
+def result(
+    name: str, asked: argparse.Namespace, work: Callable[[], list[Row]]
+) -> dict[str, object]:
+    """Run one part, and note what it was run with."""
+    began, load = time.monotonic(), os.getloadavg()[0]
+    rows = work()
+    share = asked.ledger if name in {"ledger_size", "web"} else asked.scale
+    return {
+        "machine": machine(),
+        "day": f"{datetime.now(UTC):%Y-%m-%d}",
+        "minutes": round((time.monotonic() - began) / 60),
+        "runs": asked.runs,
+        "share": share,
+        "load": round(load, 1),
+        "rows": [row.line() for row in rows],
+    }
+
+
+def page(results: dict[str, dict[str, object]], names: Iterable[str]) -> str:
+    """RESULTS.md: a table for each part that was ever run, with what it was run with."""
+    text = ["# Results\n"]
+    for name in (n for n in names if n in results):
+        found = results[name]
+        whole = "whole sets" if found["share"] == 1 else f"{found['share']:g} of each set"
+        text.append(
+            f"## {name}\n\n{found['day']}, {found['minutes']} minutes, medians of {found['runs']}"
+            f" runs, {whole}; load of the machine before it began: {found['load']}.\n\n"
+            f"{found['machine']}\n\n"
+            "| what | ratio | goal | met | made of |\n|---|---|---|---|---|\n"
+            + "\n".join(found["rows"])  # type: ignore[arg-type]
+            + "\n"
+        )
+    return "\n".join(text)
+
+
 def main() -> None:
-    """Run all parts, or those named, and write what was found."""
+    """Run all parts, or those named, and write what was found beside what others found before."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each")
     parser.add_argument("--scale", type=float, default=1.0, help="a part of each set of images")
     parser.add_argument("--ledger", type=float, default=1.0, help="a part of 5,000,000 instances")
     parser.add_argument("--only", nargs="*", default=[], help="parts, as the files are called")
     asked = parser.parse_args()
-    parts = {
+    parts: dict[str, Callable[[], list[Row]]] = {
         "header_scan": lambda: header_scan.measure(asked.runs),
         "receive": lambda: receive.measure(asked.runs, asked.scale),
         "idle": idle.measure,
@@ -60,21 +97,14 @@ def main() -> None:
         "ledger_size": lambda: ledger_size.measure(asked.runs, asked.ledger),
         "web": lambda: web.measure(asked.ledger),
     }
-    began = time.monotonic()
-    load = os.getloadavg()[0]
-    rows: list[Row] = []
-    for name, part in parts.items():
-        if not asked.only or name in asked.only:
-            rows += part()
-    if asked.only:
-        return
-    minutes = (time.monotonic() - began) / 60
-    text = (
-        f"# A run\n\n{machine()}\n\n{datetime.now(UTC):%Y-%m-%d}, {minutes:.0f} minutes,"
-        f" medians of {asked.runs} runs; load of the machine before it began: {load:.1f}.\n\n"
-        "| what | ratio | goal | met | made of |\n|---|---|---|---|---|\n"
-    )
-    (_HERE / "RESULTS.md").write_text(text + "".join(row.line() + "\n" for row in rows))
+    if unknown := set(asked.only) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    kept = _HERE / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in asked.only or parts:
+        results[name] = result(name, asked, parts[name])
+        kept.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        (_HERE / "RESULTS.md").write_text(page(results, parts))
 
 
 if __name__ == "__main__":

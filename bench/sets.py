@@ -31,6 +31,7 @@ def make_set(folder: Path, kind: str, count: int = 0) -> Path:
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         dataset.InstanceNumber = i
         dataset.save_as(folder / f"{i:05d}.dcm")
+    os.sync()  # or whoever syncs first during a run pays for writing the set
     return folder
 
 

@@ -40,7 +40,8 @@ log = structlog.get_logger(__name__)
 
 _LEASE_SECONDS = 120.0
 _AHEAD = 64  # items leased ahead for each session
-_GROUP_SECONDS = 0.05  # how long answers wait for company before they are journalled
+_GROUP_SECONDS = 0.05  # how long answers wait for company before they are journalled, at least
+_MOST_GROUP_SECONDS = 0.2
 _IDLE_SECONDS = 1.0
 _RECONNECT_CAP_SECONDS = 60.0
 
@@ -61,6 +62,7 @@ class Courier:
         self.failures = 0
         self.open_until = 0.0  # monotonic; the breaker lets nothing through before
         self.renew_at = 0.0
+        self.journal_seconds = 0.0  # how long the last group of answers took
         loop = asyncio.get_running_loop()
         self.answers: queue.SimpleQueue[tuple[Parcel, SendResult | Fault]] = queue.SimpleQueue()
         self.answered = asyncio.Event()
@@ -133,7 +135,11 @@ class Courier:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         if self.answered.is_set() and self.answers.qsize() < _AHEAD // 2:
-            await asyncio.sleep(_GROUP_SECONDS)
+            wait = _GROUP_SECONDS
+            if self.answers.qsize() < len(self.leased):
+                # More is on its way: journalling may take a third of the time, not all of it.
+                wait = min(max(wait, 2 * self.journal_seconds), _MOST_GROUP_SECONDS)
+            await asyncio.sleep(wait)
 
     async def journal(self) -> None:
         """Write down what the destination answered."""
@@ -144,8 +150,10 @@ class Courier:
                 taken.append(self.answers.get_nowait())
         if not taken:
             return
+        began = time.monotonic()
         answers = [self._judge(p, r) for p, r in taken if isinstance(r, SendResult) or r.item]
         await self._write(answers)
+        self.journal_seconds = time.monotonic() - began
         faults = [r for _, r in taken if isinstance(r, Fault)]
         succeeded = any(isinstance(r, SendResult) for _, r in taken)
         for parcel, _ in taken:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import structlog
@@ -18,7 +19,10 @@ log = structlog.get_logger(__name__)
 _MAX_RECORDS = 256
 _MAX_BYTES = 96 << 20
 _POLL_SECONDS = 0.02
+_MOST_REST_SECONDS = 0.15
 _SYNC_SECONDS = 1.0
+_MOST_UNSYNCED_SECONDS = 10.0
+_MOST_UNSYNCED_SEGMENTS = 4
 _DISCOVER_SECONDS = 1.0
 _FAULT_SECONDS = 1.0
 
@@ -31,6 +35,8 @@ class IntakeLoop:
         self._spool = spool
         self._readers: dict[Path, SpoolReader] = {}
         self._taken: dict[Path, Position] = {}
+        self._seen: dict[Path, Position] = {}  # what was taken when a sync was last thought of
+        self._unsynced_since = time.monotonic()
         self._discover_at = 0.0
         self._failed = ""
 
@@ -39,15 +45,18 @@ class IntakeLoop:
         checkpoints = asyncio.create_task(self._checkpoints(stop))
         try:
             while not stop.is_set():
+                began = time.monotonic()
                 try:
-                    busy = await self.step()
+                    most = await self.step()
                 except (RsoError, OSError) as exc:
                     # The records stay in the log: nothing is lost by waiting.
                     log.error("intake waits", reason=str(exc))
                     await self._pause(stop, _FAULT_SECONDS)
                     continue
-                if not busy:
-                    await self._pause(stop, _POLL_SECONDS)
+                if most < _MAX_RECORDS:
+                    # As long as the step took: what comes meanwhile shares the next transaction.
+                    rest = max(time.monotonic() - began, _POLL_SECONDS) if most else _POLL_SECONDS
+                    await self._pause(stop, min(rest, _MOST_REST_SECONDS))
         finally:
             if not stop.is_set():  # ended from outside: nobody will tell the other task
                 checkpoints.cancel()
@@ -60,15 +69,15 @@ class IntakeLoop:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), seconds)
 
-    async def step(self) -> bool:
-        """Take one group from each log; False when there was nothing."""
+    async def step(self) -> int:
+        """Take one group from each log; how many records the largest had."""
         if self._failed:
             raise VolumeError(self._failed)
         now = asyncio.get_running_loop().time()
         if now >= self._discover_at:
             self._discover_at = now + _DISCOVER_SECONDS
             self._discover()
-        busy = False
+        most = 0
         for folder, reader in self._readers.items():
             if not reader.poll():
                 continue
@@ -81,8 +90,8 @@ class IntakeLoop:
                 reader.rewind(self._taken.get(folder))
                 raise
             self._taken[folder] = reader.position
-            busy = True
-        return busy
+            most = max(most, len(records))
+        return most
 
     def _discover(self) -> None:
         for folder in SpoolReader.discover(self._spool):
@@ -94,6 +103,8 @@ class IntakeLoop:
     async def _checkpoints(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self._pause(stop, _SYNC_SECONDS)
+            if not stop.is_set() and not self._is_due():
+                continue
             try:
                 await self.checkpoint()
             except VolumeError:
@@ -102,6 +113,25 @@ class IntakeLoop:
             except OSError as exc:
                 # The archive has everything; what is not released is only read again.
                 log.warning("spool could not be released", reason=str(exc))
+
+    def _is_due(self) -> bool:
+        """Whether to sync the archive: receiving waits for the disk meanwhile, so not in a burst.
+
+        The log holds what is not synced; it is due when nothing came for a turn, when much has
+        gathered, or when some of it has waited long.
+        """
+        seen, self._seen = self._seen, dict(self._taken)
+        now = time.monotonic()
+        if all(p == self._readers[f].released for f, p in seen.items()):
+            self._unsynced_since = now
+        return (
+            seen == self._taken
+            or now - self._unsynced_since >= _MOST_UNSYNCED_SECONDS
+            or any(
+                p.segment - self._readers[f].released.segment >= _MOST_UNSYNCED_SEGMENTS
+                for f, p in self._taken.items()
+            )
+        )
 
     async def checkpoint(self) -> None:
         """Make the archive durable, then release what it now holds.

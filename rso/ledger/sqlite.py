@@ -48,6 +48,8 @@ def _plain(value: Any) -> Any:
 
 
 def _adapt(value: Any) -> Any:
+    if value is None or type(value) is str:
+        return value
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
     if isinstance(value, UUID):

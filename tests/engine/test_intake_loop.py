@@ -97,3 +97,40 @@ async def test_a_failed_release_is_tried_again(
     log = Log(2)
     await run_checkpoints(loop, log, lambda: log.released == Position(1, 0))
     assert not await loop.step()
+
+
+class Clock:
+    """What ``time.monotonic`` says."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+
+def test_the_archive_is_synced_when_it_is_quiet_or_much_or_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a burst the disk is left to the receivers."""
+    clock = Clock()
+    monkeypatch.setattr("rso.engine.intake_loop.time", clock)
+    loop = IntakeLoop(Parts(tmp_path), tmp_path / "spool")  # type: ignore[arg-type]
+    folder, log = Path("log"), Log(0)
+    loop._readers[folder] = log  # type: ignore[assignment]
+    offset = 0
+
+    def turn(segment: int = 0, *, more: bool = True) -> bool:
+        nonlocal offset
+        clock.now += 1
+        offset += more
+        loop._taken[folder] = Position(segment, offset)
+        return loop._is_due()
+
+    assert not turn()
+    assert turn(more=False)  # nothing came for a turn
+    log.released = Position(0, offset)
+    assert [turn() for _ in range(12)].index(True) in {9, 10}  # something waits for ten seconds
+    log.released = Position(0, offset)
+    assert not turn()
+    assert turn(4)  # much has gathered
