@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,10 +20,15 @@ _MOST_COPY = 64 << 20
 
 
 class Quarantine:
-    """A folder of opaque files; full, it keeps what it has and takes no more."""
+    """A folder of opaque files; full, it keeps what it has and takes no more.
 
-    def __init__(self, folder: Path) -> None:
+    ``has_room`` says whether the volume can take so many bytes more without harm to what is
+    received.
+    """
+
+    def __init__(self, folder: Path, has_room: Callable[[int], bool] = lambda _: True) -> None:
         self._folder = folder
+        self._has_room = has_room
 
     def keep(self, data: Buffer, reason: str, provenance: Provenance | None = None) -> None:
         """Copy ``data`` (at most its first 64 MB) beside a JSON file that says why."""
@@ -31,6 +37,9 @@ class Quarantine:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if sum(1 for _ in self._folder.iterdir()) >= 2 * _MOST_FILES:
                 log.warning("quarantine is full", reason=reason)
+                return
+            if not self._has_room(min(len(data), _MOST_COPY)):
+                log.warning("no room for a copy in quarantine", reason=reason)
                 return
             path = self._folder / new_id()
             with path.with_suffix(".bin").open("xb") as file:

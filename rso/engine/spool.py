@@ -49,7 +49,7 @@ class LogSpool:
         self.log = SegmentLog(folder)
         self.quotas = quotas
         self.large = min(large, self.log.files.size // 2)
-        self.quarantine = Quarantine(folder.parent.parent / "quarantine")
+        self.quarantine = Quarantine(folder.parent.parent / "quarantine", self.log.space.has_plenty)
 
     def open_batch(self, provenance: Provenance) -> "LogBatch":
         """Begin a batch; its provenance becomes durable with its first instance."""

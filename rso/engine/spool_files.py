@@ -17,6 +17,7 @@ from rso.engine.spool_segment import (
     Segment,
     encode_record,
     encode_segment_head,
+    find_record,
     large_files,
     read_record,
     read_segment_head,
@@ -54,6 +55,10 @@ class Space:
         """Free bytes for an ordinary user."""
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
+
+    def has_plenty(self, size: int) -> bool:
+        """Whether ``size`` bytes that nobody was promised leave twice the mark."""
+        return self.free() - size >= 2 * self.low_water
 
     def require(self, size: int) -> None:
         """Raise NoSpaceError when ``size`` more bytes would go below the mark.
@@ -141,21 +146,15 @@ class SegmentFiles:
             path.unlink(missing_ok=True)
 
     def _end(self, number: int) -> None:
+        """Put an end after the last whole record; one that is damaged hides none behind it."""
         with self._path(number).open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                view = memoryview(mapped)
-                segment = read_segment_head(view, number)
-                pos = SEGMENT_HEAD
-                record = read_record(view, pos, segment) if segment else None
-                while segment and record is not None and record.kind is not RecordType.END:
-                    pos = record.end
-                    record = read_record(view, pos, segment)
-                ended = record is not None
-                del record
-                view.release()
+                with memoryview(mapped) as view:
+                    segment = read_segment_head(view, number)
+                pos, ended = _last_record(mapped, segment) if segment else (SEGMENT_HEAD, False)
             if segment is None:
                 # The crash came before its head was durable, so before anything in it was.
                 segment = Segment(number, secrets.randbits(64))
@@ -249,3 +248,20 @@ class SegmentFiles:
         if self._preparing is not None:
             self._preparing.join()
         self._lock_file.close()
+
+
+def _last_record(mapped: mmap.mmap, segment: Segment) -> tuple[int, bool]:
+    """Where the last whole record of a segment ends, and whether that is its end."""
+    end = at = SEGMENT_HEAD
+    while at >= 0:
+        with memoryview(mapped) as view:
+            record = read_record(view, at, segment)
+            kind, after = (record.kind, record.end) if record else (None, at)
+            del record  # it refers to the view
+        if kind is RecordType.END:
+            return after, True
+        if kind is None:
+            at = find_record(mapped, at, segment)
+        else:
+            end = at = after
+    return end, False

@@ -22,6 +22,7 @@ from rso.engine.spool_segment import (
     RecordType,
     Segment,
     StoredProvenance,
+    find_record,
     read_record,
     read_segment_head,
 )
@@ -183,9 +184,7 @@ class SpoolReader:
             return False
         mapped = self._view(segment).obj
         assert isinstance(mapped, mmap.mmap)
-        after = mapped.find(b"RSOL", pos + 1)
-        while after >= 0 and not self._record(segment, after):
-            after = mapped.find(b"RSOL", after + 1)
+        after = find_record(mapped, pos, self._use) if self._use is not None else -1
         log.error("a part of the spool is unreadable", segment=segment, offset=pos)
         self.position = Position(segment, after) if after >= 0 else Position(segment + 1, 0)
         return True

@@ -5,6 +5,7 @@ seed; every checksum of that use is made with it. What an earlier use left behin
 put into its pixels, therefore never looks like a record.
 """
 
+import mmap
 import struct
 from collections.abc import Sequence
 from datetime import datetime
@@ -39,6 +40,7 @@ __all__ = [
 _SEGMENT_MAGIC = b"RSOSEG01"
 _SEGMENT_FIELDS = struct.Struct("<8sQQ")
 _MAGIC = b"RSOL"
+_MOST_SUMMED = 16  # times the segment, in search of a record behind damage
 _FIELDS = struct.Struct("<4sB3xQ16s16sII")
 _CHECK = struct.Struct("<Q")
 SEGMENT_HEAD = _SEGMENT_FIELDS.size + _CHECK.size
@@ -215,6 +217,32 @@ def read_record(view: memoryview, pos: int, segment: Segment) -> RecordHead | No
         view[start + meta_size : end],
         end,
     )
+
+
+def find_record(mapped: mmap.mmap, pos: int, segment: Segment) -> int:
+    """Where the next whole record begins after ``pos``; -1 where none is found.
+
+    A dataset may be full of what looks like heads of records, each of which has to be refuted by
+    its checksum: the search ends when it has summed so much.
+    """
+    most = _MOST_SUMMED * len(mapped)
+    with memoryview(mapped) as view:
+        after = mapped.find(_MAGIC, pos + 1)
+        while after >= 0 and (claimed := _claimed_size(view, after, segment)) <= most:
+            if claimed and read_record(view, after, segment) is not None:
+                return after
+            most -= claimed
+            after = mapped.find(_MAGIC, after + 1)
+    return -1
+
+
+def _claimed_size(view: memoryview, pos: int, segment: Segment) -> int:
+    """How many bytes the record there says it has; 0 when it cannot be one of this segment."""
+    if pos + HEAD > len(view):
+        return 0
+    magic, _, number, _, _, meta_size, size = _FIELDS.unpack_from(view, pos)
+    end = pos + HEAD + int(meta_size) + int(size)
+    return end - pos if magic == _MAGIC and number == segment.number and end <= len(view) else 0
 
 
 def large_files(data: Buffer, number: int) -> list[str] | None:

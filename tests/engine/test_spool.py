@@ -76,6 +76,19 @@ def test_refusals_leave_evidence_and_no_record(tmp_path: Path, dataset: tuple[by
     spool.close()
 
 
+def test_evidence_takes_no_room_from_what_is_received(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near the low-water mark refusals leave no copy."""
+    spool = LogSpool(tmp_path / "spool" / "a")
+    batch = spool.open_batch(PROVENANCE)
+    monkeypatch.setattr(spool.log.space, "free", lambda: 2 * spool.log.space.low_water)
+    with pytest.raises(NotDicomError):
+        batch.append([b"MZ" + bytes(500)], transfer_syntax_uid=dataset[1])
+    assert not list((tmp_path / "quarantine").glob("*.bin"))
+    spool.close()
+
+
 def test_segments_are_used_again_and_old_records_do_not_come_back(
     tmp_path: Path, dataset: tuple[bytes, str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rso.engine.context import Engine
 from rso.engine.intake import take_records
 from rso.engine.spool import LogSpool
 from rso.engine.spool_reader import InstanceRecord, SpoolReader
+from rso.engine.spool_segment import _FIELDS, HEAD, RecordType, _claimed_size
 from rso.ledger import Ledger
 from rso.ledger.exams import now
 from rso.ledger.site import load_site
@@ -205,6 +207,47 @@ def test_a_damaged_batch_record_does_not_take_its_instances_along(
     assert [r.record_id for r in found] == kept
     assert {r.provenance for r in found} == {PROVENANCE}
     spool.close()
+
+
+def test_damage_hides_nothing_behind_it_at_a_start(
+    tmp_path: Path, dataset: tuple[bytes, str]
+) -> None:
+    """The end that a start puts to the last segment stands behind its last whole record."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder)
+    batch = spool.open_batch(PROVENANCE)
+    first = batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    damaged = spool.log._pos
+    batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    last = batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    number = spool.log.segment.number
+    spool.close()
+    with (folder / f"{number:012d}.seg").open("r+b") as file:
+        file.seek(damaged + 200)
+        file.write(b"\xff" * 100)
+    again = LogSpool(folder)
+    found = SpoolReader(folder).read(64, 1 << 26)
+    kept = [r.record_id for r in found if isinstance(r, InstanceRecord)]
+    assert kept == [first.record_id, last.record_id]
+    again.close()
+
+
+def test_a_dataset_full_of_false_heads_does_not_delay_a_start(
+    tmp_path: Path, dataset: tuple[bytes, str]
+) -> None:
+    """Each would be summed up to the end of the segment; the search has a bound."""
+    folder = tmp_path / "spool" / "a"
+    spool = LogSpool(folder)
+    segment, lead = spool.log.segment, spool.log._pos
+    nothing, claimed = bytes(16), spool.log._size - (9 << 20)
+    head = _FIELDS.pack(b"RSOL", RecordType.INSTANCE, segment.number, nothing, nothing, 0, claimed)
+    head += bytes(HEAD - len(head))
+    assert _claimed_size(memoryview(head + bytes(claimed)), 0, segment) == HEAD + claimed
+    os.pwrite(spool.log._fd, head * ((8 << 20) // len(head)), lead)
+    spool.close()
+    began = time.monotonic()
+    LogSpool(folder).close()
+    assert time.monotonic() - began < 10
 
 
 def test_records_of_an_earlier_form_are_not_passed_over(tmp_path: Path) -> None:
