@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import structlog
 from msgspec import structs
 
 from rso.core.exam import Exam, ExamStatus
@@ -24,6 +25,8 @@ __all__ = [
     "route_study",
     "stop_study",
 ]
+
+log = structlog.get_logger(__name__)
 
 NO_DESTINATION = "no destination"
 
@@ -61,9 +64,13 @@ async def attachments_of(ledger: Ledger, facility: str) -> list[Attachment]:
 
 
 async def find_route(engine: Engine, exam: Exam) -> Route | None:
-    """Where the exam goes now; ``None`` when nothing fits."""
+    """Where the exam goes now; ``None`` when nothing fits, or a plugin failed to say."""
     attachments = await attachments_of(engine.ledger, exam.facility)
-    route: Route | None = engine.hook.rso_route_exam(exam=exam, attachments=attachments)
+    try:
+        route: Route | None = engine.hook.rso_route_exam(exam=exam, attachments=attachments)
+    except Exception as exc:  # a plugin's fault must not stop intake; its words may name a patient
+        log.error("a plugin's rso_route_exam failed", exam=exam.number, reason=type(exc).__name__)
+        return None
     return route if route and route.destinations else None
 
 

@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from rso.core.errors import ExamError, RoutingError
 from rso.core.exam import Exam, Patient
+from rso.core.header import Header
+from rso.core.routing import Destination
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.delivery_control import (
@@ -18,11 +21,14 @@ from rso.engine.delivery_control import (
 )
 from rso.engine.destinations import view_destinations
 from rso.engine.exams import cancel_exam, create_exam
+from rso.engine.outgoing import Preparer
+from rso.engine.router import NO_DESTINATION, find_route, route_study
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.deliveries import add_items, ensure_delivery, recount
 from rso.ledger.exams import now
+from rso.ledger.holds import find_holds
 from rso.ledger.site import load_site
-from rso.plugins import load_plugins
+from rso.plugins import hookimpl, load_plugins
 from rso.settings import load_settings
 
 SITE: dict[str, Any] = {
@@ -172,3 +178,44 @@ async def test_an_echo(engine: Engine, pacs: Any) -> None:
         f'{{"ae_title": "PACS", "host": "127.0.0.1", "port": {pacs.port}}}',
     )
     assert (await check_destination(engine, "OWN-PACS")).ok
+
+
+async def test_a_plugin_that_fails_to_route_holds_the_study(engine: Engine) -> None:
+    """Intake goes on, a person is told, and nothing of the plugin's words is kept."""
+
+    def rso_route_exam(exam: Any, attachments: Any) -> None:
+        raise ValueError("PATIENT DATA")
+
+    module = ModuleType("broken_rule")
+    module.rso_route_exam = hookimpl(rso_route_exam)  # type: ignore[attr-defined]
+    exam = await queued(engine, "NORTH", "OWN-PACS", [{"state": "pending"}])
+    study = (await engine.ledger.fetch("SELECT id FROM study WHERE exam = ?", exam.id))[0]["id"]
+    engine.plugins.register(module, "broken_rule")
+    assert await find_route(engine, exam) is None
+    assert not await route_study(engine, exam, study)
+    held = [h for h in await find_holds(engine.ledger) if h.study == study]
+    assert [h.reason for h in held] == [NO_DESTINATION]
+    assert "PATIENT DATA" not in str(held)
+
+
+def test_a_plugin_that_fails_to_coerce_stops_its_instance(engine: Engine) -> None:
+    """With an error that the courier knows: its thread goes on with the next instance."""
+
+    def rso_coerce(header: Any, destination: Any) -> None:
+        raise ValueError("PATIENT DATA")
+
+    module = ModuleType("broken_coercer")
+    module.rso_coerce = hookimpl(rso_coerce)  # type: ignore[attr-defined]
+    engine.plugins.register(module, "broken_coercer")
+    preparer = Preparer(engine, Destination(code="D", radiologist="R", sender="dicom_scu"))
+    with pytest.raises(RoutingError, match=r"rso_coerce failed: ValueError$"):
+        preparer._ask_coercers(
+            Header(
+                sop_class_uid="1",
+                sop_instance_uid="1",
+                study_instance_uid="1",
+                series_instance_uid="1",
+                transfer_syntax_uid="1",
+                patient=Patient(name="X"),
+            )
+        )
