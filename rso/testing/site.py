@@ -94,7 +94,7 @@ _CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 _HASHES = {"good": _CHEAP.hash("a good password"), "north": _CHEAP.hash("north's password")}
 _COMMANDS = Commands()
 _PORTS = range(20000, 32000)
-_CLAIMS: list[socket.socket] = []
+_CLAIMS: list[int] = []  # descriptors; the system closes them with the process
 
 
 def free_port() -> int:
@@ -113,7 +113,7 @@ def free_port() -> int:
         except OSError:
             claim.close()
             continue
-        _CLAIMS.append(claim)
+        _CLAIMS.append(claim.detach())
         return port
     raise OSError("no port is free")
 

@@ -238,21 +238,22 @@ def test_the_auditor_reads_and_no_more(site: Site, browser: Browser) -> None:
         assert page.request.get(base + path).status == 403, path
 
 
+@pytest.mark.alone
 def test_a_session_ends_and_says_so_before(tmp_path: Path, browser: Browser, pacs: Pacs) -> None:
     """With limits of seconds: warned, extended by a press, warned of the last end, and out."""
-    made = Site(tmp_path, pacs.port, "web.idle_minutes=0.1", "web.session_hours=0.004")
+    made = Site(tmp_path, pacs.port, "web.idle_minutes=0.2", "web.session_hours=0.008")
     made.start("web")
     page = enter(browser, made, "tech@example.org")
     page.goto(f"http://127.0.0.1:{made.web}/me/security")
     warning = page.locator(".session")
     expect(warning).to_have_count(0)
-    expect(warning).to_contain_text("You will be signed out", timeout=6_000)
+    expect(warning).to_contain_text("You will be signed out", timeout=12_000)
     expect(warning).to_have_attribute("role", "alert")
     press(page, ".session button")
     expect(warning).to_have_count(0)
     # It can be extended no more when the session's own time is over.
     for _ in range(3):
-        expect(warning).to_be_visible(timeout=6_000)
+        expect(warning).to_be_visible(timeout=12_000)
         if page.locator(".session button").is_hidden():
             break
         page.locator(".session button").press("Enter")
