@@ -5,6 +5,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from rso.cli import ban, conformance, exam, hold, notify, operate, retention, send, setup
+from rso.cli.plugged import add_plugged
 from rso.core.errors import RsoError
 
 __all__ = ["app", "main"]
@@ -20,6 +21,7 @@ for module in (setup, operate, exam, hold, notify, retention, send, ban, conform
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 failed, 2 wrong usage."""
+    add_plugged(app, sys.argv[1:])
     try:
         app(exit_on_error=False, print_error=True)
     except CycloptsError:

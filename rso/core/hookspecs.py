@@ -110,7 +110,9 @@ def rso_register_tiles() -> Sequence[Tile]:  # type: ignore[empty-body]
 def rso_register_commands() -> Sequence[tuple[str, Callable[..., Any]]]:  # type: ignore[empty-body]
     """Register commands of the ``rso`` program: name and function.
 
-    Called when the program starts. The function's signature and docstring make its help.
+    Called when the program is asked for a command that is not RSO's own, or for help, in a site's
+    folder or with RSO_CONFIG. The function's signature and docstring make its help; a name that
+    RSO has is refused.
     """
 
 
