@@ -85,7 +85,7 @@ async def _secure(message: Message, scope: Scope) -> None:  # noqa: ARG001  (Lit
 
 def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver]) -> Litestar:
     """The application over an open engine."""
-    plugged = [route for routes in engine.hook.rso_register_routes() for route in routes]
+    plugged = [route for _, call in engine.plugins.calls("rso_register_routes") for route in call()]
     live = Live(engine.ledger, session_limits(engine.settings.web))
     app = Litestar(
         route_handlers=[

@@ -21,7 +21,7 @@ from typing import TextIO
 import structlog
 import uvloop
 
-from rso.core.errors import ConfigError, RsoError
+from rso.core.errors import ConfigError, PluginError, RsoError
 from rso.core.transport import Connection, Receiver, ReceiverContext, Source
 from rso.engine.context import Engine, open_engine
 from rso.engine.dispatch import Dispatcher
@@ -97,10 +97,13 @@ async def receivers_of(
     quotas.alert = spool.alert
 
     def identify(connection: Connection) -> Source | None:
-        found: Source | None = plugins.hook.rso_identify_source(
-            connection=connection, sources=snapshot.sources()
-        )
-        return found
+        try:
+            return plugins.decide(
+                "rso_identify_source", Source, connection=connection, sources=snapshot.sources()
+            )
+        except PluginError as exc:
+            log.error("a source could not be identified", reason=str(exc))
+            return None
 
     receivers = []
     for plugin, (receiver, config) in plugins.receivers.items():

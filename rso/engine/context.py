@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 from msgspec import Struct, field
 
@@ -27,11 +26,6 @@ class Engine(Struct, frozen=True, kw_only=True):
     settings: Settings
     archive: LocalArchive
     work: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def hook(self) -> Any:
-        """The plugins' hooks."""
-        return self.plugins.hook
 
 
 @contextlib.asynccontextmanager

@@ -38,6 +38,8 @@ __all__ = [
     "new_exam_number",
 ]
 
+_MOST_NUMBERS = 100  # made, before it is plain that a plugin has no free one
+
 
 async def match_study(engine: Engine, row: Mapping[str, Any]) -> Decision:
     """Decide on a Study (a row of ``study``) and act on the decision.
@@ -138,11 +140,17 @@ async def _hold(
 
 
 async def new_exam_number(engine: Engine, facility: str) -> str:
-    """A number that no exam has or had."""
-    while True:
-        number: str = engine.hook.rso_make_exam_number(facility=facility)
-        if await number_issued(engine.ledger, number) is None:
+    """A number that no exam has or had.
+
+    Raises:
+        PluginError: A plugin failed to make one.
+        ExamError: Every number that was made is taken.
+    """
+    for _ in range(_MOST_NUMBERS):
+        number = engine.plugins.decide("rso_make_exam_number", str, facility=facility)
+        if number and await number_issued(engine.ledger, number) is None:
             return number
+    raise ExamError("no free exam number was made")
 
 
 async def create_from_study(engine: Engine, row: Mapping[str, Any]) -> Exam:

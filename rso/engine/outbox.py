@@ -72,7 +72,7 @@ async def _deliver(engine: Engine, owner: str, row: dict[str, Any]) -> None:
     history: dict[str, str] = msgspec.json.decode(row["history"]) or {}
     facts: dict[str, Any] = msgspec.json.decode(row["payload"])
     exam = await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None
-    for name, call in engine.plugins.react(f"rso_{row['event']}", exam=exam, **facts):
+    for name, call in engine.plugins.calls(f"rso_{row['event']}", exam=exam, **facts):
         if history.get(name) == "done":
             continue
         try:

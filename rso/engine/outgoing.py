@@ -8,9 +8,7 @@ from msgspec import Struct, structs
 
 from rso.core.coercion import Coercion
 from rso.core.egress import coercion_for, default_egress
-from rso.core.errors import RoutingError, RsoError
 from rso.core.exam import Exam
-from rso.core.header import Header
 from rso.core.routing import Destination
 from rso.core.transport import Outgoing, Piece
 from rso.dicom.coerce import splice
@@ -109,18 +107,7 @@ class Preparer:
         )
 
     def _has_coercers(self) -> bool:
-        return bool(self._engine.hook.rso_coerce.get_hookimpls())
-
-    def _ask_coercers(self, header: Header) -> Coercion | None:
-        try:
-            coercion: Coercion | None = self._engine.hook.rso_coerce(
-                header=header, destination=self._destination
-            )
-        except RsoError:
-            raise
-        except Exception as exc:  # its words may name a patient
-            raise RoutingError(f"a plugin's rso_coerce failed: {type(exc).__name__}") from exc
-        return coercion
+        return bool(self._engine.plugins.calls("rso_coerce"))
 
     def _coerced(self, parcel: Parcel, whole: Piece) -> tuple[bytes | Piece, ...]:
         with (
@@ -130,7 +117,9 @@ class Preparer:
             view[whole.offset : whole.offset + whole.length] as dataset,
         ):
             header = scan_header(dataset, parcel.transfer_syntax_uid)
-            coercion = self._ask_coercers(header)
+            coercion = self._engine.plugins.decide(
+                "rso_coerce", Coercion, header=header, destination=self._destination
+            )
             if coercion is None or parcel.correct:
                 coercion = coercion_for(
                     parcel.exam,

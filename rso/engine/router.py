@@ -7,6 +7,7 @@ import msgspec
 import structlog
 from msgspec import structs
 
+from rso.core.errors import PluginError
 from rso.core.exam import Exam, ExamStatus
 from rso.core.routing import Attachment, Conditions, Destination, Route
 from rso.engine.context import Engine
@@ -67,9 +68,9 @@ async def find_route(engine: Engine, exam: Exam) -> Route | None:
     """Where the exam goes now; ``None`` when nothing fits, or a plugin failed to say."""
     attachments = await attachments_of(engine.ledger, exam.facility)
     try:
-        route: Route | None = engine.hook.rso_route_exam(exam=exam, attachments=attachments)
-    except Exception as exc:  # a plugin's fault must not stop intake; its words may name a patient
-        log.error("a plugin's rso_route_exam failed", exam=exam.number, reason=type(exc).__name__)
+        route = engine.plugins.decide("rso_route_exam", Route, exam=exam, attachments=attachments)
+    except PluginError as exc:
+        log.error("exam is not routed", exam=exam.number, reason=str(exc))
         return None
     return route if route and route.destinations else None
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pluggy
 from msgspec import Struct
@@ -21,6 +22,7 @@ from rso.plugins.config import decode_section
 
 __all__ = ["GROUP", "PluginInfo", "PluginSettings", "Plugins", "load_plugins"]
 
+_T = TypeVar("_T")
 GROUP = "rso"
 _BUILTIN = "builtin"
 
@@ -64,11 +66,6 @@ class Plugins:
         self.exam_actions: list[ExamAction] = []
         self.tiles: list[Tile] = []
 
-    @property
-    def hook(self) -> Any:
-        """Pluggy's relay: ``plugins.hook.rso_route_exam(exam=…, attachments=…)``."""
-        return self._pm.hook
-
     def register(self, module: object, name: str, *, version: str = "") -> None:
         """Add one plugin and what it registers.
 
@@ -82,6 +79,10 @@ class Plugins:
         except pluggy.PluginValidationError as exc:
             self._pm.unregister(module)
             raise PluginError(name, str(exc)) from exc
+        for caller in self._pm.get_hookcallers(module) or ():
+            if any(i.wrapper or i.hookwrapper for i in caller.get_hookimpls()):
+                self._pm.unregister(module)
+                raise PluginError(name, f"{caller.name} is a wrapper, which no hook of RSO's takes")
         configured = self._add_transports(module, name)
         if configured or name not in self.config_types:
             self._add_contributions(module, name)
@@ -149,64 +150,67 @@ class Plugins:
         """Every installed plugin, by name."""
         return [self._infos[name] for name in sorted(self._infos)]
 
-    def react(self, hook: str, **facts: Any) -> list[tuple[str, Callable[[], None]]]:
-        """A React hook's implementations, each to be called on its own: (plugin, call)."""
-        caller = getattr(self._pm.hook, hook)
-        calls = []
-        for implementation in caller.get_hookimpls():
+    def calls(self, hook: str, **facts: Any) -> list[tuple[str, Callable[[], Any]]]:
+        """A hook's implementations, each to be called on its own: (plugin, call)."""
+        found: list[tuple[str, Callable[[], Any]]] = []
+        for implementation in getattr(self._pm.hook, hook).get_hookimpls():
             arguments = {name: facts.get(name) for name in implementation.argnames}
-            calls.append((implementation.plugin_name, _call(implementation.function, arguments)))
-        return calls
+            found.append(
+                (implementation.plugin_name, partial(implementation.function, **arguments))
+            )
+        return found
+
+    def decide(self, hook: str, kind: type[_T], **facts: Any) -> _T | None:
+        """The first answer to a Decide hook; ``None`` where nobody has one.
+
+        Raises:
+            PluginError: One failed, or answered something else; a plugin's own words, which may
+                name a patient, are not in it.
+        """
+        return self._decide(hook, kind, self.calls(hook, **facts))[1]
+
+    def _decide(
+        self, hook: str, kind: type[_T], calls: Sequence[tuple[str, Callable[[], Any]]]
+    ) -> tuple[str, _T | None]:
+        for name, call in reversed(calls):
+            try:
+                answer = call()
+            except Exception as exc:
+                raise PluginError(name, f"{hook} failed: {type(exc).__name__}") from exc
+            if isinstance(answer, kind):
+                return name, answer
+            if answer is not None:
+                raise PluginError(name, f"{hook} returned a {type(answer).__name__}")
+        return "", None
 
     def explain_route(
         self, exam: Exam, attachments: Sequence[Attachment], at: datetime
-    ) -> tuple[str, Route | None]:
+    ) -> tuple[str, Route]:
         """Ask for a route as routing does, and say which plugin decided: (plugin, route).
 
         A moment other than the present is asked of RSO's own rule only; plugins know no other.
-        Wrappers of the hook are not asked.
 
         Raises:
             PluginError: One failed; the exam would be held.
         """
-        for implementation in reversed(self._pm.hook.rso_route_exam.get_hookimpls()):
-            name = implementation.plugin_name
-            if name == _BUILTIN:
-                return "", route_exam(exam, attachments, at)
-            if implementation.wrapper or implementation.hookwrapper:
-                continue
-            facts = {"exam": exam, "attachments": attachments}
-            arguments = {argument: facts[argument] for argument in implementation.argnames}
-            try:
-                route: Any = implementation.function(**arguments)
-            except Exception as exc:
-                raise PluginError(name, f"rso_route_exam failed: {type(exc).__name__}") from exc
-            if route is not None:
-                return name, route
-        return "", None
+        asked = self.calls("rso_route_exam", exam=exam, attachments=attachments)
+        plugins = [(name, call) for name, call in asked if name != _BUILTIN]
+        name, route = self._decide("rso_route_exam", Route, plugins)
+        return name, route or route_exam(exam, attachments, at)
 
     def review_match(
         self, study: IncomingStudy, candidates: Sequence[Candidate], decision: Decision
     ) -> Decision:
         """Ask every reviewer; the first hold wins, nothing gets looser."""
-        for implementation in self._pm.hook.rso_review_match.get_hookimpls():
-            facts = {"study": study, "candidates": candidates, "decision": decision}
-            arguments = {name: facts[name] for name in implementation.argnames}
-            name = implementation.plugin_name
+        facts = {"study": study, "candidates": candidates, "decision": decision}
+        for name, call in self.calls("rso_review_match", **facts):
             try:
-                said = implementation.function(**arguments)
+                said = call()
             except Exception as exc:
                 said = _held(decision, f"plugin {name} failed: {type(exc).__name__}")
             if isinstance(said, Decision) and said.action is Action.HOLD:
                 return said if decision.action is not Action.HOLD else decision
         return decision
-
-
-def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Callable[[], None]:
-    def call() -> None:
-        function(**arguments)
-
-    return call
 
 
 def _held(decision: Decision, explanation: str) -> Decision:

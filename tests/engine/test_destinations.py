@@ -1,5 +1,6 @@
 """Destinations as people watch and steer them, on both databases."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,6 @@ import pytest
 
 from rso.core.errors import ExamError, RoutingError
 from rso.core.exam import Exam, Patient
-from rso.core.header import Header
 from rso.core.routing import Destination
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
@@ -21,14 +21,15 @@ from rso.engine.delivery_control import (
 )
 from rso.engine.destinations import view_destinations
 from rso.engine.exams import cancel_exam, create_exam
-from rso.engine.outgoing import Preparer
-from rso.engine.router import NO_DESTINATION, find_route, route_study
+from rso.engine.outgoing import Parcel, Preparer
+from rso.engine.router import NO_DESTINATION, retry_routing, route_study
+from rso.engine.sessions import SessionThreads
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.deliveries import add_items, ensure_delivery, recount
 from rso.ledger.exams import now
 from rso.ledger.holds import find_holds
 from rso.ledger.site import load_site
-from rso.plugins import hookimpl, load_plugins
+from rso.plugins import Health, Outcome, Sender, SendResult, hookimpl, load_plugins
 from rso.settings import load_settings
 
 SITE: dict[str, Any] = {
@@ -181,41 +182,98 @@ async def test_an_echo(engine: Engine, pacs: Any) -> None:
 
 
 async def test_a_plugin_that_fails_to_route_holds_the_study(engine: Engine) -> None:
-    """Intake goes on, a person is told, and nothing of the plugin's words is kept."""
+    """Intake goes on and a person is told; once the plugin answers, the Study is on its way."""
+    faults = [ValueError("PATIENT DATA")] * 2
 
     def rso_route_exam(exam: Any, attachments: Any) -> None:
-        raise ValueError("PATIENT DATA")
+        if faults:
+            raise faults.pop()
 
     module = ModuleType("broken_rule")
     module.rso_route_exam = hookimpl(rso_route_exam)  # type: ignore[attr-defined]
     exam = await queued(engine, "NORTH", "OWN-PACS", [{"state": "pending"}])
     study = (await engine.ledger.fetch("SELECT id FROM study WHERE exam = ?", exam.id))[0]["id"]
     engine.plugins.register(module, "broken_rule")
-    assert await find_route(engine, exam) is None
     assert not await route_study(engine, exam, study)
-    held = [h for h in await find_holds(engine.ledger) if h.study == study]
-    assert [h.reason for h in held] == [NO_DESTINATION]
+    held = await find_holds(engine.ledger)
+    assert [(h.study, h.reason) for h in held] == [(study, NO_DESTINATION)]
     assert "PATIENT DATA" not in str(held)
+    assert await retry_routing(engine) == 0
+    assert await retry_routing(engine) == 1
+    assert await find_holds(engine.ledger) == []
 
 
-def test_a_plugin_that_fails_to_coerce_stops_its_instance(engine: Engine) -> None:
-    """With an error that the courier knows: its thread goes on with the next instance."""
+async def test_a_plugin_that_fails_to_coerce_stops_its_instance(
+    engine: Engine, dataset: tuple[bytes, str], tmp_path: Path
+) -> None:
+    """The courier's session goes on: the next instance leaves when the plugin answers."""
+    faults = [ValueError("PATIENT DATA")]
 
     def rso_coerce(header: Any, destination: Any) -> None:
-        raise ValueError("PATIENT DATA")
+        if faults:
+            raise faults.pop()
 
     module = ModuleType("broken_coercer")
     module.rso_coerce = hookimpl(rso_coerce)  # type: ignore[attr-defined]
     engine.plugins.register(module, "broken_coercer")
-    preparer = Preparer(engine, Destination(code="D", radiologist="R", sender="dicom_scu"))
-    with pytest.raises(RoutingError, match=r"rso_coerce failed: ValueError$"):
-        preparer._ask_coercers(
-            Header(
-                sop_class_uid="1",
-                sop_instance_uid="1",
-                study_instance_uid="1",
-                series_instance_uid="1",
-                transfer_syntax_uid="1",
-                patient=Patient(name="X"),
-            )
+    exam = await create_exam(engine, facility="NORTH", patient=Patient(name="X"), actor="t")
+    file = tmp_path / "dataset"
+    file.write_bytes(dataset[0])
+    parcels = [
+        Parcel(
+            item=item, delivery="", instance="", attempts=0, priority=0, sop_class_uid="1.2",
+            sop_instance_uid="1.2", transfer_syntax_uid=dataset[1], path=file, offset=0,
+            size=len(dataset[0]), exam=exam, correct=False,
         )
+        for item in ("first", "second")
+    ]  # fmt: skip
+    answers: list[tuple[str, Any]] = []
+    destination = Destination(
+        code="D", radiologist="BOTH", sender="dicom_scu", egress="passthrough"
+    )
+    sessions = SessionThreads(
+        Taker(), Preparer(engine, destination), lambda p, result: answers.append((p.item, result))
+    )
+    sessions.put(parcels)
+    for _ in range(200):
+        if len(answers) == 2:
+            break
+        await asyncio.sleep(0.02)
+    sessions.close()
+    (first, stopped), (second, taken) = answers
+    assert (first, stopped.outcome, stopped.reason) == (
+        "first", Outcome.STOPPED, "plugin broken_coercer: rso_coerce failed: ValueError",
+    )  # fmt: skip
+    assert (second, taken.outcome) == ("second", Outcome.ACKNOWLEDGED)
+
+
+class Taker(Sender):
+    """Takes everything."""
+
+    name = "taker"
+    parallel = 1
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+
+    def open(self, wanted: Any) -> "Taker":  # type: ignore[override]
+        """Itself."""
+        return self
+
+    def send(self, instance: Any) -> SendResult:
+        """Acknowledge."""
+        return SendResult(outcome=Outcome.ACKNOWLEDGED, code="0000")
+
+    def check(self) -> Health:
+        """Well."""
+        return Health(ok=True)
+
+
+async def test_numbers_that_are_all_taken_end(engine: Engine) -> None:
+    """A plugin that makes one number for ever does not hang whoever asks."""
+    module = ModuleType("stuck")
+    module.rso_make_exam_number = hookimpl(lambda: "AAAA0000")  # type: ignore[attr-defined]
+    engine.plugins.register(module, "stuck")
+    await create_exam(engine, facility="NORTH", patient=Patient(name="X"), actor="t")
+    with pytest.raises(ExamError, match="no free exam number"):
+        await create_exam(engine, facility="NORTH", patient=Patient(name="X"), actor="t")

@@ -105,11 +105,40 @@ def test_react_hooks_stand_alone() -> None:
 
     plugins.register(module(rso_exam_created=note), "one")
     plugins.register(module(rso_exam_created=lambda: 1 / 0), "two")
-    calls = dict(plugins.react("rso_exam_created", exam="E"))
+    calls = dict(plugins.calls("rso_exam_created", exam="E"))
     calls["one"]()
     with pytest.raises(ZeroDivisionError):
         calls["two"]()
     assert seen == ["E"]
+
+
+def test_the_first_answer_decides_and_faults_are_named() -> None:
+    """The last plugin is asked first; its own words and wrong answers go no further."""
+    plugins = Plugins(Settings())
+    assert len(plugins.decide("rso_make_exam_number", str, facility="NORTH") or "") == 10
+    plugins.register(module(rso_make_exam_number=lambda facility: f"{facility}1"), "one")
+    plugins.register(module(rso_make_exam_number=lambda: None), "two")
+    assert plugins.decide("rso_make_exam_number", str, facility="NORTH") == "NORTH1"
+    plugins.register(module(rso_make_exam_number=lambda: 7), "three")
+    with pytest.raises(PluginError, match=r"^plugin three: rso_make_exam_number returned a int$"):
+        plugins.decide("rso_make_exam_number", str, facility="NORTH")
+
+    def fails() -> None:
+        raise ConfigError("DOE^JANE")
+
+    plugins.register(module(rso_make_exam_number=fails), "four")
+    with pytest.raises(PluginError, match=r"^plugin four: .* failed: ConfigError$"):
+        plugins.decide("rso_make_exam_number", str, facility="NORTH")
+
+
+def test_a_wrapper_is_refused() -> None:
+    """It would be asked like any other implementation, which it is not."""
+    made = ModuleType("wrapping")
+    made.rso_route_exam = hookimpl(wrapper=True)(lambda exam: (yield))  # type: ignore[attr-defined]
+    plugins = Plugins(Settings())
+    with pytest.raises(PluginError, match="wrapping: rso_route_exam is a wrapper"):
+        plugins.register(made, "wrapping")
+    assert not [name for name, _ in plugins.calls("rso_route_exam") if name == "wrapping"]
 
 
 def test_a_review_can_only_be_stricter() -> None:
