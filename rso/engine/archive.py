@@ -4,9 +4,8 @@ import ctypes
 import filecmp
 import hashlib
 import os
+import time
 from collections.abc import Iterator
-from datetime import date, timedelta
-from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
@@ -36,18 +35,11 @@ def file_digest(path: Path, offset: int, transfer_syntax_uid: str) -> str:
     return str(digest.hexdigest())
 
 
-@lru_cache(64)
-def _day(days: int) -> str:
-    """The date so many days after 1970-01-01, as the folder of its files is called."""
-    return (date(1970, 1, 1) + timedelta(days=days)).strftime("%Y%m%d")
-
-
 class LocalArchive:
     """Files below one folder, by the day of their record and two digits of its random part."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._root = str(root)
         self._folders: set[Path] = set()
 
     def prepare(self) -> None:
@@ -58,7 +50,8 @@ class LocalArchive:
         """Where a record's file is, or would be; nothing else ever names a file."""
         key = UUID(record_id)
         name = key.hex
-        return Path(f"{self._root}/{_day((key.int >> 80) // 86_400_000)}/{name[-2:]}/{name}.dcm")
+        day = time.strftime("%Y%m%d", time.gmtime((key.int >> 80) / 1000))
+        return Path(f"{self.root}/{day}/{name[-2:]}/{name}.dcm")
 
     def _place(self, record_id: str) -> Path:
         path = self.path(record_id)

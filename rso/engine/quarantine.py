@@ -26,7 +26,7 @@ class Quarantine:
     received.
     """
 
-    def __init__(self, folder: Path, has_room: Callable[[int], bool] = lambda _: True) -> None:
+    def __init__(self, folder: Path, has_room: Callable[[int], bool]) -> None:
         self._folder = folder
         self._has_room = has_room
 

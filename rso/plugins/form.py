@@ -3,6 +3,7 @@
 What a form cannot show (a table within a table) stays as it was.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,8 +11,9 @@ from msgspec import NODEFAULT, Struct, inspect
 
 from rso.core.secret import Secret
 
-__all__ = ["Control", "controls_of", "read_options"]
+__all__ = ["Control", "controls_of", "number_or_text", "read_options", "split_words"]
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _SHAPES: tuple[tuple[type, str], ...] = (
     (inspect.BoolType, "switch"),
     (inspect.IntType, "number"),
@@ -89,9 +91,9 @@ def read_options(
         elif not text:
             found.pop(name, None)
         elif control.shape == "number":
-            found[name] = _number(text)
+            found[name] = number_or_text(text)
         elif control.shape == "words":
-            found[name] = [_number(word) for word in text.replace(",", " ").split()]
+            found[name] = [number_or_text(word) for word in split_words(text)]
         else:
             found[name] = text
     return found
@@ -141,10 +143,13 @@ def _shown(value: Any, *, secret: bool = False) -> str:
     return str(value)
 
 
-def _number(text: str) -> int | float | str:
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
+def number_or_text(text: str) -> int | float | str:
+    """A number; what is none stays as it was typed, to be refused with its place."""
+    if _NUMBER.fullmatch(text):
+        return float(text) if "." in text else int(text)
     return text
+
+
+def split_words(text: str) -> list[str]:
+    """What stands between spaces and commas."""
+    return text.replace(",", " ").split()

@@ -5,7 +5,13 @@ from typing import Any
 
 from rso.core.transport import Sender
 from rso.plugins.config import decode_options
-from rso.plugins.form import Control, controls_of, read_options
+from rso.plugins.form import (
+    Control,
+    controls_of,
+    number_or_text,
+    read_options,
+    split_words,
+)
 from rso.web.admin_on_call import hours_of, on_call_of
 
 __all__ = ["check_options", "controls", "read_entry"]
@@ -37,10 +43,6 @@ def check_options(entry: Entry, senders: Senders) -> None:
             decode_options(found[0].options_type, destination["options"], whose)
 
 
-def _words(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
 def _rows(form: dict[str, str], name: str, first: str) -> list[dict[str, str]]:
     """Rows of fields ``name-0-first``, without those whose first field is empty."""
     found: dict[str, dict[str, str]] = {}
@@ -52,10 +54,7 @@ def _rows(form: dict[str, str], name: str, first: str) -> list[dict[str, str]]:
 
 
 def _number(text: str) -> float | str | None:
-    """A number; what is none stays as it was typed, to be refused with its place."""
-    if text.isdecimal():
-        return int(text)
-    return (float(text) if text.replace(".", "", 1).isdecimal() else text) or None
+    return number_or_text(text) if text else None
 
 
 def _lines(text: str) -> str:
@@ -78,7 +77,7 @@ def _facility(form: dict[str, str], old: Entry) -> Entry:
             "channel": row.get("channel", ""),
             "identity": row["identity"],
             "kind": row.get("kind", "technician"),
-            "networks": _words(row.get("networks", "")),
+            "networks": split_words(row.get("networks", "")),
             "called_ae_title": row.get("called_ae_title", ""),
             "certificate_fingerprint": row.get("certificate_fingerprint", ""),
             "password": row.get("password") or kept.get("password", ""),
@@ -94,8 +93,8 @@ def _facility(form: dict[str, str], old: Entry) -> Entry:
             {
                 "code": row["code"],
                 "hours": hours_of(row, kept_conditions.get(row["code"], {}).get("hours", [])),
-                "modalities": [word.upper() for word in _words(row.get("modalities", ""))],
-                "priorities": _words(row.get("priorities", "").lower()),
+                "modalities": [word.upper() for word in split_words(row.get("modalities", ""))],
+                "priorities": split_words(row.get("priorities", "").lower()),
             }
         )
     return {

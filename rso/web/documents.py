@@ -13,6 +13,7 @@ from rso.core.errors import RefusedError
 from rso.core.exam import Exam
 from rso.engine.documents import (
     MOST_BYTES,
+    MOST_DOCUMENTS,
     add_document,
     check_document,
     check_room,
@@ -34,7 +35,8 @@ async def chosen_documents(request: Ask) -> Chosen:
     """The files of a form, each checked.
 
     Raises:
-        RefusedError: One is no document, or too large; its name is said.
+        RefusedError: One is no document, or too large, and its name is said; or they are more
+            than any exam has.
     """
     found = []
     for file in (await request.form()).getall("documents", []):
@@ -46,18 +48,21 @@ async def chosen_documents(request: Ask) -> Chosen:
         except RefusedError as exc:
             raise RefusedError(f"{file.filename[:80]}: {exc}") from None
         found.append((file.filename, data))
+    if len(found) > MOST_DOCUMENTS:
+        raise RefusedError(f"an exam has at most {MOST_DOCUMENTS} documents")
     return found
 
 
-async def add_documents(request: Ask, exam: Exam, chosen: Chosen, actor: str) -> list[str]:
-    """Keep them all with the exam, or none; returns their keys.
+async def add_documents(request: Ask, exam: Exam, chosen: Chosen, actor: str) -> None:
+    """Keep them all with the exam.
 
     Raises:
-        RefusedError: The exam would have too many.
+        RefusedError: The exam would have too many, and none was kept.
     """
     engine = engine_of(request)
     await check_room(engine.ledger, exam, len(chosen))
-    return [await add_document(engine, exam, name, data, actor=actor) for name, data in chosen]
+    for name, data in chosen:
+        await add_document(engine, exam, name, data, actor=actor)
 
 
 async def hand_out(request: Ask, exam: Exam, document: str, actor: str) -> File:

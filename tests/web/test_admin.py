@@ -251,7 +251,11 @@ async def test_options_of_any_installed_sender(web: Client, enter: Any) -> None:
     assert missing.status_code == 422
     assert "destination R-BOX, options: Object missing required field `depot`" in missing.text
     form[f"{n}depot"] = "gate"
-    for name, text, said in (("boxes", "10", "boxes"), ("boxes", "many", "many")):
+    for name, text, said in (
+        ("boxes", "10", "boxes"),
+        ("boxes", "many", "many"),
+        ("boxes", "nan", "boxes"),
+    ):
         answer = await web.post(url, headers=boss, data=form | {n + name: text})
         assert (answer.status_code, said in answer.text) == (422, True)
     done = await web.post(url, headers=boss, data=form, follow_redirects=False)

@@ -12,7 +12,7 @@ from rso.app import create_app
 from rso.core.exam import Exam, Patient
 from rso.core.names import read_name
 from rso.engine.context import Engine
-from rso.engine.documents import MOST_BYTES, document_path
+from rso.engine.documents import MOST_BYTES, MOST_DOCUMENTS, document_path
 from rso.engine.exams import create_exam, find_exam
 from rso.engine.requests import FIELDS, duplicates_of, read_request, request_of, unknown_name
 from rso.ledger import Ledger
@@ -66,6 +66,11 @@ async def test_only_documents_are_taken(
         )  # fmt: skip
         assert answer.status_code == 422
         assert "&lt;b&gt;report.pdf: a document" in answer.text
+    many = [("documents", (f"{n}.png", PNG, "image/png")) for n in range(MOST_DOCUMENTS + 1)]
+    answer = await client.post("/exams/new", headers=headers, data=filled(), files=many)
+    assert answer.status_code == 422
+    assert "at most 20 documents" in answer.text
+    assert await clinics.ledger.fetch("SELECT number FROM exam") == [{"number": exam.number}]
     assert await clinics.ledger.fetch("SELECT id FROM exam_document") == []
     url = f"/exams/{exam.number}/documents"
     await client.post(
