@@ -5,19 +5,15 @@ Every page: light and dark, as wide as a desk and as a phone.
 
 import argparse
 import io
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from rso.testing.pacs import Pacs, script
-from rso.testing.site import Site
-from rso.testing.stage import PASSWORD, Provider, Stage
+from rso.testing.browser import chromium, sign_in
+from rso.testing.stage import PASSWORD, Stage, staged
 from rso.testing.study import make_study
 
 HERE = Path(__file__).parent
@@ -26,34 +22,10 @@ DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 TALLEST = 1800  # pixels of a picture in the manual
 
 
-@contextmanager
-def staged() -> Iterator[Stage]:
-    """A furnished site that runs."""
-    refused: dict[str, list[int]] = {}
-    pacs, provider = Pacs(script(refused)), Provider()
-    pacs.start()
-    provider.start()
-    with tempfile.TemporaryDirectory() as folder:
-        site = Site(Path(folder), pacs.port, 'site.name="North Radiology"', *provider.settings())
-        site.start()
-        try:
-            stage = Stage(site, pacs, refused, SAMPLES)
-            stage.furnish()
-            yield stage
-        finally:
-            site.stop()
-            provider.stop()
-            pacs.stop()
-
-
 def enter(browser: Browser, stage: Stage, email: str, password: str, **how: object) -> Page:
     """The list of somebody who has signed in."""
     page = browser.new_context(**how).new_page()
-    page.goto(f"{stage.base}/sign-in")
-    page.fill("[name=email]", email)
-    page.fill("[name=password]", password)
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{stage.base}/")
+    sign_in(page, stage.base, email, password)
     return page
 
 
@@ -130,15 +102,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--all", type=Path, metavar="DIR", help="every page, into this folder")
     asked = arguments.parse_args()
-    with staged() as stage, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        staged(Path(folder), SAMPLES, 'site.name="North Radiology"') as stage,
+        chromium() as browser,
+    ):
         if asked.all:
             everything(browser, stage, asked.all)
         else:
             manual(browser, stage)
-        browser.close()
 
 
 if __name__ == "__main__":

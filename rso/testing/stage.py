@@ -8,7 +8,8 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -26,11 +27,11 @@ from rso.ledger.exams import now
 from rso.ledger.resets import begin_reset
 from rso.settings import load_settings
 from rso.testing.modality import send_files
-from rso.testing.pacs import Pacs
+from rso.testing.pacs import Pacs, script
 from rso.testing.site import Site, free_port, wait_for
 from rso.testing.study import make_study
 
-__all__ = ["PASSWORD", "Provider", "Stage", "Words"]
+__all__ = ["PASSWORD", "Stage", "Words", "staged"]
 
 PASSWORD = "a good password"  # noqa: S105  (of people who do not exist)
 _PATIENTS = (
@@ -61,7 +62,7 @@ class Words(Struct, frozen=True, kw_only=True):
     document: str = "referral.png"
 
 
-class Provider:
+class _Provider:
     """Takes messages over HTTP as Apprise's ``json://`` sends them; a fax number is unknown."""
 
     def __init__(self) -> None:
@@ -122,7 +123,7 @@ class Stage:
     """One of everything on a started site.
 
     Args:
-        site: Started, with ``Provider.settings`` and a scripted PACS.
+        site: Started, with a provider of messages and a scripted PACS.
         pacs: Its PACS; what it refuses is set here.
         refused: The statuses that the PACS answers, by SOP Instance UID; filled here.
         samples: The folder of pydicom's sample files.
@@ -320,6 +321,30 @@ class Stage:
         assert len(names) <= 1, f"nothing is known of the parameters of {path}"
         assert not names or values != [""], f"nothing is known of the parameters of {path}"
         return [path.format(**dict.fromkeys(names, value)) for value in values]
+
+
+@contextmanager
+def staged(
+    folder: Path,
+    samples: Path,
+    *settings: str,
+    words: Words = Words(),  # noqa: B008  (frozen)
+) -> Iterator[Stage]:
+    """A furnished site that runs, with its PACS and its provider; all of it ends in any case."""
+    refused: dict[str, list[int]] = {}
+    with ExitStack() as stack:
+        pacs, provider = Pacs(script(refused)), _Provider()
+        pacs.start()
+        stack.callback(pacs.stop)
+        provider.start()
+        stack.callback(provider.stop)
+        site = Site(folder, pacs.port, *settings, *provider.settings())
+        site.start()
+        stack.callback(site.stop)
+        made = Stage(site, pacs, refused, samples, words)
+        made.furnish()
+        yield made
+        assert site.stop() == 0, "RSO did not end in order"
 
 
 async def _matter(engine: Engine) -> str:

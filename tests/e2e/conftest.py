@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from rso.testing.browser import chromium, sign_in
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 
@@ -20,14 +21,10 @@ def site(tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
 
 
 @pytest.fixture
-def browser(peer: Callable[[str], str]) -> Iterator[Browser]:
-    """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+def browser() -> Iterator[Browser]:
+    """A browser of the test's own."""
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture
@@ -37,11 +34,7 @@ def visit(browser: Browser, site: Site) -> Callable[..., Page]:
     def open_page(email: str = "tech@example.org", password: str = "a good password") -> Page:
         page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
         page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
-        page.goto(f"http://127.0.0.1:{site.web}/sign-in")
-        page.fill("[name=email]", email)
-        page.fill("[name=password]", password)
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"http://127.0.0.1:{site.web}/")
+        sign_in(page, f"http://127.0.0.1:{site.web}", email, password)
         return page
 
     return open_page

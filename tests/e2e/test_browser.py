@@ -11,6 +11,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
+from rso.testing.browser import sign_in
 from rso.testing.modality import send_files
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
@@ -24,11 +25,7 @@ def signed_in(
     """A page of a person; any error of a script fails the test."""
     page = browser.new_context().new_page()
     page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
-    page.goto(f"http://127.0.0.1:{site.web}/sign-in")
-    page.fill("[name=email]", email)
-    page.fill("[name=password]", password)
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"http://127.0.0.1:{site.web}/")
+    sign_in(page, f"http://127.0.0.1:{site.web}", email, password)
     return page
 
 

@@ -11,12 +11,10 @@ from typing import Any
 
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from rso.testing.fixtures import find_peer
-from rso.testing.pacs import Pacs, script
-from rso.testing.site import Site
-from rso.testing.stage import Provider, Stage, Words
+from rso.testing.browser import chromium, sign_in
+from rso.testing.stage import Stage, Words, staged
 from rso.testing.study import make_study
 
 AXE = (Path(__file__).parents[1] / "vendor" / "axe-core-4.10.3.min.js").read_text("utf-8")
@@ -41,29 +39,15 @@ OUTSIDE = ("/sign-in", "/forgot", "/reset", "/leave")
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One of everything, named as nobody should be."""
-    refused: dict[str, list[int]] = {}
-    pacs, provider = Pacs(script(refused)), Provider()
-    pacs.start()
-    provider.start()
-    site = Site(tmp_path_factory.mktemp("stage"), pacs.port, *provider.settings())
-    site.start()
-    made = Stage(site, pacs, refused, SAMPLES, WORDS)
-    made.furnish()
-    yield made
-    assert site.stop() == 0
-    provider.stop()
-    pacs.stop()
+    with staged(tmp_path_factory.mktemp("stage"), SAMPLES, words=WORDS) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One for all of them."""
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=find_peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as made:
         yield made
-        made.close()
 
 
 def watched(browser: Browser, said: list[str]) -> Page:
@@ -80,11 +64,7 @@ def watched(browser: Browser, said: list[str]) -> Page:
 
 def enter(page: Page, stage: Stage) -> None:
     """Sign in as the administrator."""
-    page.goto(f"{stage.base}/sign-in")
-    page.fill("[name=email]", stage.site.admin["email"])
-    page.fill("[name=password]", stage.site.admin["password"])
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{stage.base}/")
+    sign_in(page, stage.base, stage.site.admin["email"], stage.site.admin["password"])
 
 
 def problems_of(page: Page, options: str) -> list[Any]:

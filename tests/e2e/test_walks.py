@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from rso.testing.browser import chromium
 from rso.testing.fixtures import find_peer
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
@@ -48,12 +49,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[Site]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One for every walk."""
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=find_peer("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium() as made:
         yield made
-        made.close()
 
 
 def enter(browser: Browser, site: Site, email: str, password: str = PASSWORD) -> Page:
@@ -243,8 +240,15 @@ def test_a_session_ends_and_says_so_before(tmp_path: Path, browser: Browser, pac
     """With limits of seconds: warned, extended by a press, warned of the last end, and out."""
     made = Site(tmp_path, pacs.port, "web.idle_minutes=0.2", "web.session_hours=0.008")
     made.start("web")
-    page = enter(browser, made, "tech@example.org")
-    page.goto(f"http://127.0.0.1:{made.web}/me/security")
+    try:
+        _watch_a_session(enter(browser, made, "tech@example.org"), f"http://127.0.0.1:{made.web}")
+    finally:
+        code = made.stop()
+    assert code == 0
+
+
+def _watch_a_session(page: Page, base: str) -> None:
+    page.goto(f"{base}/me/security")
     warning = page.locator(".session")
     expect(warning).to_have_count(0)
     expect(warning).to_contain_text("You will be signed out", timeout=12_000)
@@ -260,6 +264,4 @@ def test_a_session_ends_and_says_so_before(tmp_path: Path, browser: Browser, pac
         expect(warning.filter(has_text="You will")).to_have_count(0)
     expect(warning).to_contain_text("save your work")
     page.wait_for_url("**/sign-in", timeout=12_000)
-    answer = page.request.get(f"http://127.0.0.1:{made.web}/api/exams")
-    assert answer.status == 401
-    assert made.stop() == 0
+    assert page.request.get(f"{base}/api/exams").status == 401
