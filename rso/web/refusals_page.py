@@ -20,7 +20,7 @@ Ask = Request[Any, Any, Any]
 async def refusals_page(request: Ask) -> Template:
     """The last day's refusals that concern one's facilities; all of them for who sees all."""
     me = await signed_in(request)
-    me.require("coordinator")
+    me.require("coordinator", "auditor")
     engine = engine_of(request)
     found = await recent_refusals(engine.ledger, me.person.facilities)
     # A ban has no facility: it is shown to those who see strangers too.

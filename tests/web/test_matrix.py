@@ -4,14 +4,15 @@ Nothing of the other is read or changed. The routes are found in the application
 one is part of this without anybody thinking of it.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import ASGITransport, AsyncClient
 from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from rso.app import create_app
 from rso.core.exam import Exam, Patient
@@ -28,7 +29,7 @@ from rso.ledger.people import Person, upsert_user
 from rso.ledger.sessions import create_session, find_session
 from rso.ledger.site import load_site
 from rso.ledger.tokens import create_token
-from rso.plugins import load_plugins
+from rso.plugins import Bans, load_plugins
 from rso.settings import load_settings
 
 ROLES = ("customer", "technician", "coordinator", "auditor")
@@ -81,15 +82,6 @@ class South:
             "kind": "facilities", "instance": new_id(), "document": document,
         }  # fmt: skip
         self.number = exam.number
-
-
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    """SQLite: the test client runs the application in a loop of its own, and asyncpg minds."""
-    made = await Ledger.open(f"sqlite:{tmp_path / 'ledger.sqlite'}")
-    await made.migrate()
-    yield made
-    await made.close()
 
 
 @pytest.fixture
@@ -156,8 +148,8 @@ def _blank(table: Any, name: str) -> Any:
 
 
 @pytest.fixture
-async def client(engine: Engine, tmp_path: Path) -> AsyncIterator[AsyncTestClient[Litestar]]:
-    """The application, in this process."""
+async def app(engine: Engine, tmp_path: Path) -> AsyncIterator[Litestar]:
+    """The application, started."""
     from rso_http_upload.receiver import HttpUpload, HttpUploadConfig  # noqa: PLC0415
 
     from rso.plugins import ReceiverContext  # noqa: PLC0415
@@ -165,9 +157,32 @@ async def client(engine: Engine, tmp_path: Path) -> AsyncIterator[AsyncTestClien
 
     spool = RecordingSpool()
     context = ReceiverContext(spool=spool, identify=lambda _: None, sources=list, data_dir=tmp_path)
-    app = create_app(engine, spool, [HttpUpload(HttpUploadConfig(), context)])
-    async with AsyncTestClient(app, raise_server_exceptions=False) as made:
-        made.app.state.kept = spool
+    made = create_app(engine, spool, [HttpUpload(HttpUploadConfig(), context)])
+    made.state.kept = spool
+    ready, over = asyncio.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        # One task from its start to its end: a fixture's two halves may run in different ones.
+        async with made.lifespan():
+            ready.set()
+            await over.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(serve())
+        await ready.wait()
+        yield made
+        over.set()
+
+
+@pytest.fixture
+async def client(app: Litestar) -> AsyncIterator[AsyncClient]:
+    """Asks the application in the test's own loop, to which the connections of asyncpg belong."""
+    transport = ASGITransport(
+        app=app,  # type: ignore[arg-type]
+        raise_app_exceptions=False,
+        client=("198.51.100.7", 50000),  # no neighbour, who may read the metrics
+    )
+    async with AsyncClient(transport=transport, base_url="http://rso.example") as made:
         yield made
 
 
@@ -233,7 +248,7 @@ async def state(ledger: Ledger) -> str:
 
 @pytest.mark.parametrize("role", [*ROLES, "nobody"])
 async def test_another_facility_is_out_of_reach(
-    client: AsyncTestClient[Litestar], engine: Engine, south: South, role: str
+    app: Litestar, client: AsyncClient, engine: Engine, south: South, role: str
 ) -> None:
     """By session and by token, with the other's keys in every place."""
     ledger = engine.ledger
@@ -248,7 +263,7 @@ async def test_another_facility_is_out_of_reach(
         csrf = found.csrf
         token = await create_token(ledger, email=email)
     asked = 0
-    for method, path in routes(client.app):
+    for method, path in routes(app):
         if path == "/sign-out":
             continue
         for url in aimed(path, south):
@@ -289,25 +304,31 @@ async def test_another_facility_is_out_of_reach(
                     assert answer.status_code in {400, 401, 403, 404, 405, 413, 415}, (method, url)
     assert asked > 100
     assert await state(ledger) == before
-    assert not client.app.state.kept.kept
-    assert {batch.facility for batch in client.app.state.kept.batches} <= {"NORTH"}
+    assert not app.state.kept.kept
+    assert {batch.facility for batch in app.state.kept.batches} <= {"NORTH"}
     assert await audit.verify(ledger) is None
 
 
 @pytest.mark.parametrize(
     ("role", "facilities", "seen"),
     [("coordinator", ("NORTH",), 1), ("coordinator", ("SOUTH",), 1), ("admin", None, 3),
-     ("technician", ("NORTH",), -1), ("auditor", None, -1)],
+     ("auditor", ("NORTH",), 1), ("auditor", None, 3), ("technician", ("NORTH",), -1),
+     ("customer", ("NORTH",), -1)],
 )  # fmt: skip
 async def test_refusals_are_shown_to_those_whom_they_concern(
-    client: AsyncTestClient[Litestar], engine: Engine, south: South, role: str,
+    client: AsyncClient, engine: Engine, south: South, role: str,
     facilities: tuple[str, ...] | None, seen: int,
 ) -> None:  # fmt: skip
-    """A coordinator sees the refusals of the own facility, an admin those of strangers too."""
+    """A coordinator or auditor sees the refusals of the own facility, who sees all those of strangers too."""
     email = f"{role}-{(facilities or ('all',))[0]}@example.org"
     await upsert_user(engine.ledger, email=email, role=role, facilities=facilities or ())
     token = await create_token(engine.ledger, email=email)
+    bans = engine.settings.data_dir / "receivers" / "dicom_scp" / "bans"
+    Bans(bans, after=1).failed("192.0.2.9", "NOBODY")
     answer = await client.get("/refusals", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == (200 if seen >= 0 else 403)
     assert answer.text.count("it came from 10.9.9.9") == max(seen, 0)
     assert (SECRET in answer.text) == (seen >= 0 and facilities != ("NORTH",))
+    # A ban belongs to no facility, and an administrator alone lifts it.
+    assert ("192.0.2.9" in answer.text) == (facilities is None)
+    assert ("Lift" in answer.text) == (role == "admin")
