@@ -3,16 +3,36 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 
+from rso.testing.fixtures import missing
 from rso.testing.modality import send_files
+from rso.testing.pacs import Pacs
+from rso.testing.postgres import find_postgres, running_postgres
 from rso.testing.site import Site, wait_for
 from rso.testing.study import make_study
 
 SECONDS = 240
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def site(request: pytest.FixtureRequest, tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
+    """A running RSO over either database."""
+    with ExitStack() as stack:
+        settings = []
+        if request.param == "postgres":
+            url = stack.enter_context(running_postgres(find_postgres() or missing("PostgreSQL")))
+            settings.append(f'database.url="{url}"')
+        made = Site(tmp_path, pacs.port, *settings)
+        made.start()
+        stack.callback(made.stop)
+        yield made
+        assert made.stop() == 0
 
 
 @pytest.mark.timeout(300)
