@@ -44,7 +44,15 @@ class NewExam(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body_part: Annotated[str, Meta(max_length=64)] = ""
     accession_number: Annotated[str, Meta(max_length=16)] = ""
     priority: Priority = Priority.ROUTINE
-    priority_reason: Annotated[str, Meta(max_length=1000)] = ""
+    priority_reason: Annotated[
+        str,
+        Meta(
+            max_length=1000,
+            description="Why it is STAT. Please give it with `stat`: it is not demanded here, so"
+            " that programs which know no reason can make exams, but a later change to STAT"
+            " demands it.",
+        ),
+    ] = ""
     laterality: Text = ""
     procedure: Text = ""
     study_date: Annotated[str, Meta(max_length=10)] = ""

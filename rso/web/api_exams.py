@@ -39,7 +39,12 @@ class ExamChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body_part: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
     accession_number: Annotated[str, Meta(max_length=16)] | UnsetType = UNSET
     priority: Priority | UnsetType = UNSET
-    priority_reason: Annotated[str, Meta(max_length=1000)] | UnsetType = UNSET
+    priority_reason: (
+        Annotated[
+            str, Meta(max_length=1000, description="Demanded where this makes the exam STAT.")
+        ]
+        | UnsetType
+    ) = UNSET
     laterality: Text | UnsetType = UNSET
     procedure: Text | UnsetType = UNSET
     study_date: Annotated[str, Meta(max_length=10)] | UnsetType = UNSET
