@@ -4,7 +4,18 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from rso.cli import ban, conformance, exam, hold, notify, operate, retention, send, setup
+from rso.cli import (
+    ban,
+    conformance,
+    exam,
+    hold,
+    notify,
+    operate,
+    retention,
+    send,
+    setup,
+    tokens,
+)
 from rso.cli.plugged import add_plugged
 from rso.core.errors import RsoError
 
@@ -15,7 +26,8 @@ app = App(
     help="Radiology Services Online: intake, matching, routing and proven delivery.",
     version_flags=["--version"],
 )
-for module in (setup, operate, exam, hold, notify, retention, send, ban, conformance):
+_MODULES = (setup, tokens, operate, exam, hold, notify, retention, send, ban, conformance)
+for module in _MODULES:
     module.register(app)
 
 

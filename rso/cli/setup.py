@@ -1,4 +1,4 @@
-"""Setting up: init, load, export, token, stamp."""
+"""Setting up: init, load, export, stamp."""
 
 import secrets
 import sys
@@ -18,11 +18,6 @@ def register(app: App) -> None:
     """Add the commands."""
     for command in (init, load, export, stamp):
         app.command(command)
-    token = App(name="token", help="Tokens for the HTTP API.")
-    token.command(create_, name="create")
-    token.command(list_, name="list")
-    token.command(revoke)
-    app.command(token)
 
 
 def init(
@@ -149,43 +144,3 @@ def stamp(
         sys.stdout.write(f"{len(stamped)} files stamped, {len(skipped)} skipped\n")
     if not stamped:
         raise SystemExit(1)
-
-
-def create_(*, user: str, name: str = "", config: Config = None, json: Json = False) -> None:
-    """Make a token for a person; it is shown once."""
-    from rso.ledger.tokens import create_token  # noqa: PLC0415
-
-    token = run_with_engine(
-        config, lambda engine: create_token(engine.ledger, email=user, name=name)
-    )
-    if json:
-        print_json({"token": token})
-    else:
-        sys.stdout.write(token + "\n")
-
-
-def list_(*, config: Config = None, json: Json = False) -> None:
-    """List tokens, not their secrets."""
-    from rso.cli.shared import table  # noqa: PLC0415
-
-    found = run_with_engine(
-        config,
-        lambda engine: engine.ledger.fetch(
-            "SELECT id, account, name, created_at, revoked_at FROM api_token ORDER BY id"
-        ),
-    )
-    if json:
-        print_json({"tokens": found})
-    else:
-        table(
-            ["id", "user", "name", "revoked"],
-            [(t["id"], t["account"], t["name"], t["revoked_at"] or "") for t in found],
-        )
-
-
-def revoke(token_id: str, *, config: Config = None) -> None:
-    """End a token."""
-    from rso.ledger.tokens import revoke_token  # noqa: PLC0415
-
-    if not run_with_engine(config, lambda engine: revoke_token(engine.ledger, token_id)):
-        fail(f"no token in use has the id {token_id}")
