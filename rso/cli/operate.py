@@ -80,22 +80,26 @@ def plugins(*, config: Config = None, json: Json = False) -> None:
 
 
 def reindex(*, config: Config = None, json: Json = False) -> None:
-    """Bring back every instance of the archive that the database does not know."""
+    """Bring back every image that the database does not know, and tell which have no file."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
     from rso.engine.reindex import reindex as run  # noqa: PLC0415
 
-    async def work(engine: Any) -> int:
+    async def work(engine: Any) -> Any:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("reading the archive", total=None)
             return await run(engine, lambda n: progress.update(task, completed=n))
 
-    read = run_with_engine(config, work)
+    found = run_with_engine(config, work)
     if json:
-        print_json({"files": read})
+        print_json(found)
     else:
-        sys.stdout.write(f"{read} files read\n")
+        sys.stdout.write(f"{found.files} files read, {found.brought_back} instances brought back\n")
+    if found.unreadable:
+        sys.stderr.write(f"{found.unreadable} files of the archive cannot be read: see the log\n")
+    if found.missing:
+        fail(f"{found.missing} instances have no whole file in the archive: see the audit")
 
 
 def demo(

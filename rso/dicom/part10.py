@@ -1,6 +1,5 @@
 """Part 10 files (PS3.10 7.1): their meta read and written, and whether one is whole."""
 
-import mmap
 import struct
 import zlib
 from functools import lru_cache
@@ -11,6 +10,7 @@ from msgspec import Struct
 from rso.core.errors import NotDicomError
 from rso.core.transport import Buffer
 from rso.dicom.elements import DEFLATED, Encoding, encoding_of, iterate
+from rso.dicom.mapping import mapped
 
 __all__ = [
     "IMPLEMENTATION_CLASS_UID",
@@ -143,13 +143,7 @@ class Completeness(Struct, frozen=True, kw_only=True):
 
 def walk(path: Path) -> Completeness:
     """Follow a Part 10 file's lengths to its very end; a cut file is not complete."""
-    if not path.stat().st_size:
-        return walk_bytes(b"")
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
+    with mapped(path) as view:
         return walk_bytes(view)
 
 

@@ -44,6 +44,7 @@ _GROUP_SECONDS = 0.05  # how long answers wait for company before they are journ
 _MOST_GROUP_SECONDS = 0.2
 _IDLE_SECONDS = 1.0
 _RECONNECT_CAP_SECONDS = 60.0
+_NOTE_SECONDS = 1.0  # how old the ledger's last success of a busy destination may be
 
 
 class Courier:
@@ -62,6 +63,7 @@ class Courier:
         self.failures = 0
         self.open_until = 0.0  # monotonic; the breaker lets nothing through before
         self.renew_at = 0.0
+        self.note_at = 0.0
         self.journal_seconds = 0.0  # how long the last group of answers took
         loop = asyncio.get_running_loop()
         self.answers: queue.SimpleQueue[tuple[Parcel, SendResult | Fault]] = queue.SimpleQueue()
@@ -215,10 +217,11 @@ class Courier:
 
     async def _note_health(self, faults: list[Fault], *, succeeded: bool) -> None:
         ledger = self.engine.ledger
-        if succeeded:
+        if succeeded and (self.failures or time.monotonic() >= self.note_at):
             if self.failures:
                 log.info("destination answers again", destination=self.code)
             self.failures = 0
+            self.note_at = time.monotonic() + _NOTE_SECONDS
             await ledger.execute(
                 "UPDATE destination SET failures = 0, open_until = NULL, last_success_at = ?,"
                 " last_error = '' WHERE code = ?",

@@ -1,6 +1,5 @@
 """What leaves: an instance's own bytes, or with the header that its destination asks for."""
 
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rso.core.routing import Destination
 from rso.core.transport import Outgoing, Piece
 from rso.dicom.coerce import splice
 from rso.dicom.header import scan_header
+from rso.dicom.mapping import mapped
 from rso.engine.context import Engine
 from rso.ledger.exams import exams_by_ids
 from rso.ledger.studies import studies_by_ids
@@ -111,9 +111,7 @@ class Preparer:
 
     def _coerced(self, parcel: Parcel, whole: Piece) -> tuple[bytes | Piece, ...]:
         with (
-            parcel.path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
+            mapped(parcel.path) as view,
             view[whole.offset : whole.offset + whole.length] as dataset,
         ):
             header = scan_header(dataset, parcel.transfer_syntax_uid)

@@ -1,45 +1,60 @@
 """Rebuilding the ledger's index of instances from the archive's files alone.
 
 Each file's meta carries where it came from, so batches, Studies and instances come back; matches
-are decided anew. What people typed (exams, users) is not in the files: that is the backup's.
+are decided anew. What people typed (exams, users) is not in the files: that is the backup's. The
+other way round, a row whose file is missing is told.
 """
 
 import asyncio
-import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from rso.core.errors import IntakeError
 from rso.dicom.header import scan_header
+from rso.dicom.mapping import mapped
 from rso.dicom.part10 import read_file_meta
 from rso.engine.context import Engine
 from rso.engine.intake import take_records
+from rso.engine.reconcile import reconcile_all
 from rso.engine.spool_reader import InstanceRecord
 from rso.engine.spool_segment import StoredProvenance
 from rso.ledger.exams import now
 from rso.ledger.retention import mark_leaving
 
-__all__ = ["read_archived", "reindex"]
+__all__ = ["Reindexed", "read_archived", "reindex"]
 
 log = structlog.get_logger(__name__)
 
 _GROUP = 200
 
 
+class Reindexed(Struct, frozen=True, kw_only=True):
+    """What a run found.
+
+    Attributes:
+        files: Archive files that were read.
+        brought_back: Of these, instances that no row named.
+        unreadable: Archive files that are not one of RSO's, or damaged.
+        missing: Instances of the ledger whose file is gone or cut short; each is in the audit.
+    """
+
+    files: int
+    brought_back: int
+    unreadable: int
+    missing: int
+
+
 def read_archived(record_id: str, path: Path) -> InstanceRecord:
     """What a spool record of this archive file was.
 
     Raises:
-        IntakeError: The file is not one of RSO's, or is damaged.
+        IntakeError, msgspec.DecodeError, OSError: The file is not one of RSO's, or is damaged.
     """
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
+    with mapped(path) as view:
         meta = read_file_meta(view[: 1 << 16])
         stored = msgspec.json.decode(meta.private_information, type=StoredProvenance)
         with view[meta.dataset_offset :] as dataset:
@@ -58,29 +73,35 @@ def read_archived(record_id: str, path: Path) -> InstanceRecord:
     )
 
 
-async def reindex(engine: Engine, progress: Callable[[int], None] = lambda _: None) -> int:
-    """Bring back every instance that the ledger does not know; returns how many files were read.
+async def reindex(engine: Engine, progress: Callable[[int], None] = lambda _: None) -> Reindexed:
+    """Bring back every instance that the ledger does not know, and tell those without a file.
 
     Files that the ledger knows are left as they are, so this may run at any time.
     """
-    read, group = 0, []
+    read, back, unreadable, group = 0, 0, 0, []
     for record_id, path in engine.archive.walk():
         try:
             group.append(await asyncio.to_thread(read_archived, record_id, path))
-        except (IntakeError, msgspec.DecodeError, ValueError) as exc:
+        except (IntakeError, msgspec.DecodeError, ValueError, OSError) as exc:
             log.warning("archive file left out", record=record_id, reason=type(exc).__name__)
+            unreadable += 1
             continue
         read += 1
         if len(group) >= _GROUP:
-            await _bring_back(engine, group)
+            back += await _bring_back(engine, group)
             group = []
             progress(read)
-    await _bring_back(engine, group)
+    back += await _bring_back(engine, group)
     progress(read)
-    return read
+    return Reindexed(
+        files=read,
+        brought_back=back,
+        unreadable=unreadable,
+        missing=await reconcile_all(engine),
+    )
 
 
-async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> None:
+async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> int:
     """Take in what no row names; a purged instance's file that came back leaves again."""
     ids = [record.record_id for record in records]
     marks = ",".join("?" * len(ids)) or "''"
@@ -91,4 +112,4 @@ async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> None
     await mark_leaving(engine.ledger, [row["id"] for row in known if row["purged_at"] is not None])
     named = {str(row["id"]) for row in known}
     new = [record for record in records if record.record_id not in named]
-    await take_records(engine, new, discard=False)
+    return await take_records(engine, new, discard=False)

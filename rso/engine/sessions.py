@@ -137,8 +137,14 @@ class _Worker:
         of = self._of
         try:
             outgoing = of._preparer.outgoing(parcel)
-        except (RsoError, OSError) as exc:
-            reason = str(exc) if isinstance(exc, RsoError) else "its archive file cannot be read"
+        except Exception as exc:
+            if isinstance(exc, (RsoError, OSError)):
+                reason = (
+                    str(exc) if isinstance(exc, RsoError) else "its archive file cannot be read"
+                )
+            else:  # a fault of ours must stop this instance, not the thread of all
+                log.exception("instance cannot be prepared", instance=parcel.instance)
+                reason = f"{type(exc).__name__} while it was prepared"
             of._answer(parcel, SendResult(outcome=Outcome.STOPPED, code="local", reason=reason))
             return True
         if self._session is not None and parcel.pair not in self._offered:

@@ -1,5 +1,6 @@
 """RSO as a deployer runs it, in a folder of its own: for tests from outside."""
 
+import contextlib
 import json
 import os
 import random
@@ -180,11 +181,26 @@ class Site:
             return 0
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
+        self._let_go(process)
+        return code
+
+    def die(self) -> None:
+        """Every process is killed at once, as when the machine fails."""
+        process, self.process = self.process, None
+        assert process is not None
+        process.kill()  # first, so that it starts nothing again
+        for role in ("receive", "web", "work"):
+            while pid := self.pid(role):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        process.wait(60)
+        self._let_go(process)
+
+    def _let_go(self, process: subprocess.Popen[str]) -> None:
         self.reader.join()
         assert process.stdout is not None
         process.stdout.close()
         self.log.close()
-        return code
 
     def pid(self, role: str) -> int:
         """The process of a role; 0 while there is none."""

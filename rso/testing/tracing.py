@@ -75,7 +75,7 @@ class Trace:
             for status in Path(f"/proc/{self._pid}/task").glob("*/status"):
                 if "TracerPid:\t0\n" in status.read_text():
                     return False
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return True
 
@@ -83,7 +83,7 @@ class Trace:
         """Killed, and perhaps not reaped yet."""
         try:
             return "State:\tZ" in Path(f"/proc/{self._pid}/status").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return True
 
     def __exit__(

@@ -14,6 +14,7 @@ class Parcel:
 
     priority = 0
     pair = ("1.2", "1.2.840.10008.1.2")
+    instance = "one"
 
 
 class Link:
@@ -74,4 +75,33 @@ def test_a_success_and_a_refused_connection_leave_nothing_behind() -> None:
     threads.tend()
     eventually(lambda: len(answers) == 6)
     assert all(isinstance(answer, SendResult) for answer in answers[3:])
+    threads.close()
+
+
+class Breaking(Preparer):
+    """Fails, as a program does that has an error in it, for one of its parcels."""
+
+    def __init__(self) -> None:
+        self._left = 1
+
+    def outgoing(self, parcel: Parcel) -> Parcel:
+        """The parcel itself, but for the first."""
+        if self._left:
+            self._left -= 1
+            raise BufferError("cannot close exported pointers exist")
+        return parcel
+
+
+def test_one_that_cannot_be_prepared_stops_itself_alone() -> None:
+    """Whatever was raised: its instance is stopped for a person to see, the others go."""
+    answers: list[Any] = []
+    link: Any = Link("")
+    preparer: Any = Breaking()
+    threads = SessionThreads(link, preparer, lambda _parcel, result: answers.append(result))
+    parcels: Any = [Parcel() for _ in range(4)]
+    threads.put(parcels)
+    eventually(lambda: len(answers) == 4)
+    assert (answers[0].outcome, answers[0].code) == (Outcome.STOPPED, "local")
+    assert answers[0].reason == "BufferError while it was prepared"
+    assert all(answer.outcome is Outcome.ACKNOWLEDGED for answer in answers[1:])
     threads.close()
