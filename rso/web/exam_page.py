@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Template
 from pydicom.uid import UID
 
+from rso.core.errors import ConfigError
 from rso.core.exam import Exam
 from rso.core.number import format_number
 from rso.engine.documents import documents_of
@@ -35,6 +36,7 @@ __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
 _PAGE = 100
+_DIGITS = 6  # of a number of images
 _QUIET = timedelta(seconds=5)  # the middle of a Series that still grows moves on
 
 
@@ -187,8 +189,10 @@ async def exam_action(request: Ask, number: FromPath[str], action: FromPath[str]
     engine, actor = engine_of(request), me.person.email
     form = await checked_form(request)
     if action == "complete":
-        said = form.get("expected", "")
-        expected = int(said) if said.isdecimal() and len(said) < 7 else None
+        said = form.get("expected", "").strip()
+        if said and not (said.isascii() and said.isdecimal() and len(said) <= _DIGITS):
+            raise ConfigError("how many images there are is said in digits")
+        expected = int(said) if said else None
         await complete_exam(engine, exam, actor=actor, expected=expected)
     elif action == "cancel":
         await cancel_exam(engine, exam, actor=actor, reason=form.get("reason", "")[:500])

@@ -16,6 +16,12 @@ const element = (name, values = {}, ...inside) => {
   made.append(...inside);
   return made;
 };
+// A cell that says on a phone, where the table has no head, what it shows.
+const cell = (label, values, ...inside) => {
+  const made = element("td", values, ...inside);
+  made.dataset.label = label;
+  return made;
+};
 const day = (date) => date.replace(/^(\d{4})(\d\d)(\d\d)$/, "$1-$2-$3");
 const say = (words) => { byId("said").textContent = words; };
 
@@ -117,11 +123,11 @@ function show() {
     const bar = element("progress", { max: 1, value: 0 });
     bar.setAttribute("aria-label", `progress of ${group.modality} ${group.description}`);
     const row = element("tr", {},
-      element("td", {}, label), element("td", {}, day(group.born) || "not known"),
-      element("td", {}, `${group.modality} ${group.description || ""} ${day(group.date)}`.trim()),
-      element("td", { className: "n" }, String(group.files.length)),
-      element("td", { className: "n" }, bytes(group.files.reduce((sum, file) => sum + file.size, 0))),
-      element("td", {}, bar));
+      element("td", {}, label), cell("Born", {}, day(group.born) || "not known"),
+      cell("Study", {}, `${group.modality} ${group.description || ""} ${day(group.date)}`.trim()),
+      cell("Images", { className: "n" }, String(group.files.length)),
+      cell("Size", { className: "n" }, bytes(group.files.reduce((sum, file) => sum + file.size, 0))),
+      cell("Progress", {}, bar));
     row.dataset.key = group.key;
     if (problems.length) row.firstChild.append(element("p", { className: "problem" }, `${problems.join("; ")}. Tick it only if these images belong to this exam.`));
     body.append(row);
@@ -178,7 +184,7 @@ function pace(sent, total) {
 
 function list() {
   if (!byId("files").open) return;
-  const rows = [...files.values()].map((file) => element("tr", {}, element("td", {}, file.path), element("td", { className: `state ${{ stored: "delivered", failed: "stopped", sending: "sending" }[file.state] || ""}` }, file.state), element("td", {}, file.reason)));
+  const rows = [...files.values()].map((file) => element("tr", {}, element("td", {}, file.path), cell("State", { className: `state ${{ stored: "delivered", failed: "stopped", sending: "sending" }[file.state] || ""}` }, file.state), cell("Reason", {}, file.reason)));
   byId("rows").replaceChildren(...rows);
 }
 
