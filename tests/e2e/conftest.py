@@ -10,6 +10,28 @@ from rso.testing.browser import chromium, sign_in
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 
+AXE = (Path(__file__).parents[1] / "vendor" / "axe-core-4.10.3.min.js").read_text("utf-8")
+# Colours alone for what was looked at whole in the other scheme.
+WHOLE = "{resultTypes: ['violations']}"
+COLOURS = "{resultTypes: ['violations'], runOnly: ['color-contrast', 'link-in-text-block']}"
+
+
+@pytest.fixture(scope="session")
+def problems_of() -> Callable[..., list[str]]:
+    """What axe calls serious or critical in a page; with ``colours``, in its colours."""
+
+    def look(page: Page, *, colours: bool = False) -> list[str]:
+        if not page.evaluate("'axe' in window"):
+            page.evaluate(AXE)
+        found = page.evaluate(f"axe.run({COLOURS if colours else WHOLE})")["violations"]
+        return [
+            f"{problem['id']} {problem['nodes'][0]['html']}"
+            for problem in found
+            if problem["impact"] in {"serious", "critical"}
+        ]
+
+    return look
+
 
 @pytest.fixture
 def site(tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
