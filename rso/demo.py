@@ -114,7 +114,8 @@ class _Demo:
         try:
             line = process.stdout.readline()
             if not line.startswith("RSO ready"):
-                raise RsoError(f"RSO did not start; see {log.name}")
+                said = Path(log.name).read_text("utf-8", "replace")[-3000:]
+                raise RsoError(f"RSO did not start:\n{said}")
             drain = threading.Thread(target=process.stdout.read, daemon=True)
             drain.start()
             yield
@@ -259,6 +260,8 @@ class _Demo:
 def run_demo(*, stay: bool) -> int:
     """Play the story; returns 0 only if n of n arrived. ``stay`` keeps RSO up until Ctrl-C."""
     console = Console()
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, _interrupted)
     with tempfile.TemporaryDirectory(prefix="rso-demo-") as name:
         demo = _Demo(Path(name), console)
         demo.pacs.start()
@@ -288,6 +291,11 @@ def run_demo(*, stay: bool) -> int:
         finally:
             demo.pacs.stop()
     return 0 if delivered else 1
+
+
+def _interrupted(*_: object) -> None:
+    """A closed terminal or a stopped job ends the demo as Ctrl-C does, RSO and data with it."""
+    raise KeyboardInterrupt
 
 
 def _stay(console: Console, demo: _Demo, admin: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """``rso check``: is everything that RSO leans on there, and does it answer?"""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from rso.engine.check_notify import check_notify
 from rso.engine.check_port import Check, check_port
 from rso.engine.context import Engine
 from rso.engine.dispatch import make_sender
+from rso.engine.faults import StandingFault, standing_faults
 from rso.engine.spool_files import Space
 
 __all__ = ["Check", "run_checks", "test_destination"]
@@ -23,6 +25,7 @@ async def run_checks(engine: Engine) -> list[Check]:
     checks.append(Check(name="database", ok=True, detail=engine.ledger.kind))
     checks += [_folder("data", engine.settings.data_dir)]
     checks += [_folder("archive", engine.settings.archive_dir)]
+    checks += _faults(engine.settings.data_dir)
     for info in engine.plugins.describe():
         checks.append(
             Check(
@@ -57,6 +60,26 @@ def _folder(name: str, path: Any) -> Check:
     return Check(
         name=f"folder {name}", ok=free > space.low_water, detail=f"{path}: {free >> 20} MB free"
     )
+
+
+def _faults(data_dir: Path) -> list[Check]:
+    """What the running processes do not trust any more."""
+    try:
+        standing = standing_faults(data_dir)
+    except OSError as exc:
+        return [Check(name="faults", ok=False, detail=f"{data_dir / 'faults'}: {exc.strerror}")]
+    return [
+        Check(
+            name=f"fault of {fault.where}", ok=False, detail=f"{fault} ({_help(fault, data_dir)})"
+        )
+        for fault in standing
+    ]
+
+
+def _help(fault: StandingFault, data_dir: Path) -> str:
+    if fault.where == "intake":
+        return "what was received waits in the spool; it goes on by itself when this is mended"
+    return f"below {data_dir}; look at the volume and the log, then start RSO again"
 
 
 def _destination(engine: Engine, row: dict[str, Any]) -> Check:

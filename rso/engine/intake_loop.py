@@ -9,6 +9,7 @@ import structlog
 
 from rso.core.errors import RsoError, VolumeError
 from rso.engine.context import Engine
+from rso.engine.faults import Fault
 from rso.engine.intake import take_records
 from rso.engine.spool_reader import Position, SpoolReader
 
@@ -25,6 +26,7 @@ _MOST_UNSYNCED_SECONDS = 10.0
 _MOST_UNSYNCED_SEGMENTS = 4
 _DISCOVER_SECONDS = 1.0
 _FAULT_SECONDS = 1.0
+_FAULTS_TO_TELL = 5  # in a row: a busy database is nobody's errand
 
 
 class IntakeLoop:
@@ -39,10 +41,13 @@ class IntakeLoop:
         self._unsynced_since = time.monotonic()
         self._discover_at = 0.0
         self._failed = ""
+        self._waits = Fault(spool.parent / "faults" / "intake")
+        self._archive = Fault(spool.parent / "faults" / "archive")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take records in until ``stop`` is set; what was read is finished first."""
         checkpoints = asyncio.create_task(self._checkpoints(stop))
+        faults = 0
         try:
             while not stop.is_set():
                 began = time.monotonic()
@@ -51,8 +56,13 @@ class IntakeLoop:
                 except (RsoError, OSError) as exc:
                     # The records stay in the log: nothing is lost by waiting.
                     log.error("intake waits", reason=str(exc))
+                    faults += 1
+                    if faults >= _FAULTS_TO_TELL:
+                        self._waits.say(_reason(exc))
                     await self._pause(stop, _FAULT_SECONDS)
                     continue
+                faults = 0
+                self._waits.clear()
                 if most < _MAX_RECORDS:
                     # As long as the step took: what comes meanwhile shares the next transaction.
                     rest = max(time.monotonic() - began, _POLL_SECONDS) if most else _POLL_SECONDS
@@ -64,6 +74,8 @@ class IntakeLoop:
                 await checkpoints
             for reader in self._readers.values():
                 reader.close()
+            self._waits.close()
+            self._archive.close()
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -149,6 +161,12 @@ class IntakeLoop:
             # After a failed sync a second one may say yes for bytes that are lost: what the log
             # still holds stays there until a person has looked at the volume.
             self._failed = f"the archive could not be synced: {exc.strerror}"
+            self._archive.say(f"sync failed: {exc.strerror}")
             raise VolumeError(self._failed) from exc
         for folder, position in due.items():
             self._readers[folder].release(position)
+
+
+def _reason(exc: Exception) -> str:
+    """What to tell of a fault; the path in an OSError is for the log only."""
+    return (exc.strerror or "a file failed") if isinstance(exc, OSError) else str(exc)

@@ -10,7 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import structlog
+
 from rso.core.errors import ConfigError, NoSpaceError, VolumeError
+from rso.engine.faults import Fault
 from rso.engine.spool_segment import (
     SEGMENT_HEAD,
     RecordType,
@@ -24,6 +27,8 @@ from rso.engine.spool_segment import (
 )
 
 __all__ = ["SegmentFiles", "Space", "sync_folder"]
+
+log = structlog.get_logger(__name__)
 
 _LARGEST_SEGMENT = 64 << 20
 _SMALLEST_SEGMENT = 8 << 20
@@ -94,6 +99,7 @@ class SegmentFiles:
         self._next_ready = threading.Event()
         self._preparing: threading.Thread | None = None
         self.failed = ""  # why the volume is not trusted any more
+        self._fault = Fault(folder.parent.parent / "faults" / f"spool {folder.name}")
         self._opening: Segment | None = None  # the next segment, where opening it failed
         self._last = self._recover()
 
@@ -240,13 +246,20 @@ class SegmentFiles:
             sync_folder(self.folder)
         except OSError as exc:
             if exc.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:  # these pass
-                self.failed = f"sync failed: {exc.strerror}"
+                self.fail(f"sync failed: {exc.strerror}")
             raise
+
+    def fail(self, reason: str) -> None:
+        """Nothing is acknowledged any more until a person has looked and started again."""
+        self.failed = reason
+        log.error("the spool's volume failed", spool=self.folder.name, reason=reason)
+        self._fault.say(reason)
 
     def close(self) -> None:
         """Release the folder; the last segment is ended at the next start."""
         if self._preparing is not None:
             self._preparing.join()
+        self._fault.close()
         self._lock_file.close()
 
 

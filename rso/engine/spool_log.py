@@ -7,16 +7,12 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import structlog
-
 from rso.core.errors import NoSpaceError, VolumeError
 from rso.core.transport import Buffer
 from rso.engine.spool_files import SegmentFiles
 from rso.engine.spool_segment import HEAD, SEGMENT_HEAD, RecordType, Segment, encode_record
 
 __all__ = ["Draft", "SegmentLog", "begin_writeback"]
-
-log = structlog.get_logger(__name__)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYNC_FILE_RANGE_WRITE = 2
@@ -66,7 +62,6 @@ class SegmentLog:
         self._written = 0
         self._durable = 0
         self._syncing = False
-        self._failed = ""
         self._draft: Draft | None = None
         self._no_draft_for = 0  # appends: where many write, drafts are lost and only cost
         self._fd = -1
@@ -164,13 +159,8 @@ class SegmentLog:
             ticket = self._written
         self._sync(ticket)
 
-    def _fail(self, call: str, exc: OSError) -> None:
-        """Nothing is acknowledged any more until a person has looked and started again."""
-        self._failed = f"{call} failed: {exc.strerror}"
-        log.error("the spool's volume failed", spool=self.folder.name, reason=self._failed)
-
     def _check(self) -> None:
-        if self._failed or self.files.failed:
+        if self.files.failed:
             raise VolumeError("the spool's volume failed and is not trusted any more")
 
     def _write(self, parts: Sequence[Buffer], lead: int, ahead: int) -> None:
@@ -185,7 +175,7 @@ class SegmentLog:
             except OSError as exc:
                 if exc.errno == errno.ENOSPC:
                     raise NoSpaceError("out of space, try again later") from exc
-                self._fail("write", exc)
+                self.files.fail(f"write failed: {exc.strerror}")
                 raise VolumeError("a write to the spool failed") from exc
             if written != wanted:
                 # What is there is never acknowledged; the next record overwrites it.
@@ -225,7 +215,7 @@ class SegmentLog:
         try:
             os.fdatasync(fd)
         except OSError as exc:
-            self._fail("sync", exc)
+            self.files.fail(f"sync failed: {exc.strerror}")
             raise VolumeError("a sync of the spool failed") from exc
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from rso.core.errors import RsoError
 from rso.engine.context import Engine
 from rso.engine.disk import spool_bytes, volumes
+from rso.engine.faults import standing_faults
 from rso.ledger.active import count_active
 from rso.ledger.exams import now
 from rso.ledger.figures import count_overdue, destination_queues, outbox_states, received_totals
@@ -43,27 +44,48 @@ async def live() -> dict[str, str]:
 
 async def _readiness(request: Ask) -> Response[dict[str, Any]]:
     engine = engine_of(request)
-    checks = {
-        "database": await _works(engine.ledger.fetch("SELECT 1 AS one")),
-        "space": await asyncio.to_thread(_has_room, engine),
+    found = {
+        "database": await _database(engine.ledger.fetch("SELECT 1 AS one")),
+        "space": await asyncio.to_thread(_space, engine),
+        "volumes": await asyncio.to_thread(_faults, engine),
     }
-    ready = all(checks.values())
+    reasons = [reason for said in found.values() for reason in said]
     return Response(
-        {"status": "ok" if ready else "unavailable", "checks": checks},
-        status_code=200 if ready else 503,
+        {
+            "status": "unavailable" if reasons else "ok",
+            "checks": {name: not said for name, said in found.items()},
+            "reasons": reasons,
+        },
+        status_code=503 if reasons else 200,
     )
 
 
-async def _works(question: Awaitable[Any]) -> bool:
+async def _database(question: Awaitable[Any]) -> list[str]:
     try:
         await asyncio.wait_for(question, _READY_SECONDS)
     except (RsoError, TimeoutError):
-        return False
-    return True
+        return ["the database does not answer"]
+    return []
 
 
-def _has_room(engine: Engine) -> bool:
-    return all(volume.free > volume.low_water for volume in volumes(engine.settings))
+def _space(engine: Engine) -> list[str]:
+    try:
+        found = volumes(engine.settings)
+    except OSError as exc:
+        return [f"the room on a volume cannot be seen: {exc.strerror}"]
+    return [
+        f"{volume.holds}: {volume.free >> 20} MB free, nothing is taken in below"
+        f" {volume.low_water >> 20} MB"
+        for volume in found
+        if volume.free <= volume.low_water
+    ]
+
+
+def _faults(engine: Engine) -> list[str]:
+    try:
+        return [str(fault) for fault in standing_faults(engine.settings.data_dir)]
+    except OSError as exc:
+        return [f"the folder of faults cannot be read: {exc.strerror}"]
 
 
 @get("/health")
@@ -171,6 +193,8 @@ async def _disk(engine: Engine, registry: CollectorRegistry) -> None:
         free.labels(volume.holds).set(volume.free)
         size.labels(volume.holds).set(volume.size)
         low.labels(volume.holds).set(volume.low_water)
+    failed = _gauge(registry, "rso_faults", "What is not trusted or waits; /health says what")
+    failed.set(len(await asyncio.to_thread(_faults, engine)))
     held = _gauge(registry, "rso_spool_bytes", "Taken by the spool, space laid out ahead included")
     held.set(await asyncio.to_thread(spool_bytes, engine.settings))
 

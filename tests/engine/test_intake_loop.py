@@ -9,6 +9,7 @@ import pytest
 
 from rso.core.errors import VolumeError
 from rso.engine.archive import LocalArchive
+from rso.engine.faults import standing_faults
 from rso.engine.intake_loop import IntakeLoop
 from rso.engine.spool_reader import Position
 
@@ -28,6 +29,33 @@ async def test_it_ends_when_it_is_cancelled(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 5)
+
+
+async def test_what_keeps_failing_is_told_and_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Intake that waits again and again is a fault for the others; one that goes on is none."""
+    loop = IntakeLoop(Parts(tmp_path), tmp_path / "spool")  # type: ignore[arg-type]
+    monkeypatch.setattr("rso.engine.intake_loop._FAULT_SECONDS", 0.01)
+    broken = True
+
+    async def step() -> int:
+        if broken:
+            raise OSError(errno.EIO, "Input/output error", "/a/path")
+        return 0
+
+    monkeypatch.setattr(loop, "step", step)
+    stop = asyncio.Event()
+    task = asyncio.create_task(loop.run(stop))
+    async with asyncio.timeout(5):
+        while not (found := standing_faults(tmp_path)):
+            await asyncio.sleep(0.01)
+        assert [str(fault) for fault in found] == ["intake: Input/output error"]
+        broken = False
+        while standing_faults(tmp_path):
+            await asyncio.sleep(0.01)
+        stop.set()
+        await task
 
 
 class Log:

@@ -4,12 +4,14 @@ The faults are made by a small volume and by strace, which lets system calls of 
 process fail; the oracle is what the sender was answered, against what arrives.
 """
 
+import json
 import os
 import sqlite3
 import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rso.core.errors import RsoError
@@ -67,7 +69,7 @@ def test_a_failing_volume_is_never_called_success(
 def test_a_failed_sync_is_said_and_not_trusted_again(
     ours: Ours, tmp_path: Path, samples: Path
 ) -> None:
-    """After one EIO from fdatasync the process refuses everything until a restart, and logs it."""
+    """After one EIO from fdatasync the process refuses everything until a restart, and says so."""
     files = make_study(samples / "CT_small.dcm", tmp_path / "study", 2)
     answers: dict[str, int] = {}
     with Trace(wait_for(ours.pid), tmp_path / "trace", ["fdatasync"],
@@ -76,7 +78,16 @@ def test_a_failed_sync_is_said_and_not_trusted_again(
     ours.send(files[1:], answers)
     assert set(answers.values()) == {0x0110}
     assert "volume failed" in (ours.site.folder / "rso.log").read_text()
+    reason = "spool receive-0: sync failed: Input/output error"
+    health = httpx.get(f"http://127.0.0.1:{ours.site.web}/health")
+    assert (health.status_code, health.json()["reasons"]) == (503, [reason])
+    check = ours.site.run("check", "--json")
+    (found,) = [c for c in json.loads(check.stdout)["checks"] if c["name"].startswith("fault of")]
+    assert check.returncode == 1
+    assert reason in found["detail"]
+    assert str(ours.site.config.parent / "data") in found["detail"]
     ours.kill()
+    wait_for(lambda: httpx.get(health.url).status_code == 200)
     again, _ = send_on(ours, files)
     assert set(again.values()) == {0}
 

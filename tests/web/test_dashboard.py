@@ -16,6 +16,7 @@ from rso.core.exam import Patient, Priority
 from rso.engine import disk
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam
+from rso.engine.faults import Fault
 from rso.ledger.exams import now
 from rso.ledger.figures import add_received
 from rso.ledger.people import Person
@@ -108,15 +109,37 @@ async def test_health(
 ) -> None:
     """Alive without the database; ready only with it and with room on the disk."""
     assert (await client.get("/health")).json()["status"] == "ok"
-    assert (await client.get("/health/ready")).json()["checks"] == {"database": True, "space": True}
+    assert (await client.get("/health/ready")).json() == {
+        "status": "ok", "reasons": [], "checks": {"database": True, "space": True, "volumes": True},
+    }  # fmt: skip
     full = disk.Volume(holds="data", free=10, size=1000, low_water=20)
     monkeypatch.setattr(monitoring, "volumes", lambda _settings: [full])
     for path in ("/health", "/health/ready"):
         answer = await client.get(path)
         assert answer.status_code == 503
-        assert answer.json() == {"status": "unavailable",
-                                 "checks": {"database": True, "space": False}}  # fmt: skip
+        assert answer.json() == {
+            "status": "unavailable",
+            "checks": {"database": True, "space": False, "volumes": True},
+            "reasons": ["data: 0 MB free, nothing is taken in below 0 MB"],
+        }
     assert (await client.get("/health/live")).status_code == 200
+
+
+@ONE_LOOP
+async def test_health_says_what_is_not_trusted(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """A spool that failed makes RSO not ready, with the reason, for as long as it stands."""
+    fault = Fault(clinics.settings.data_dir / "faults" / "spool receive-0")
+    assert (await client.get("/health")).status_code == 200
+    fault.say("sync failed: Input/output error")
+    answer = await client.get("/health")
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {"database": True, "space": True, "volumes": False}
+    assert answer.json()["reasons"] == ["spool receive-0: sync failed: Input/output error"]
+    assert "rso_faults 1.0" in (await client.get("/metrics")).text
+    fault.close()
+    assert (await client.get("/health")).status_code == 200
 
 
 @ONE_LOOP
