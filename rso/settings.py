@@ -166,7 +166,7 @@ def load_settings(path: Path | None = None) -> Settings:
     folder = file.parent
     try:
         document = msgspec.convert(resolve_secrets(raw, folder), Document)
-    except msgspec.ValidationError as exc:
+    except (ConfigError, msgspec.ValidationError) as exc:
         raise ConfigError(f"{file}: {exc}") from exc
     disabled = document.plugins.pop("disabled", [])
     if not isinstance(disabled, list) or not all(isinstance(d, str) for d in disabled):
@@ -216,24 +216,24 @@ def _archive_folder(url: str, file: Path) -> str:
     return url.removeprefix("file:")
 
 
-def resolve_secrets(value: Any, folder: Path) -> Any:
+def resolve_secrets(value: Any, folder: Path, place: str = "$") -> Any:
     """Replace every ``{ env = … }`` and ``{ file = … }`` by what it names.
 
     Raises:
-        ConfigError: The variable is not set, or the file cannot be read.
+        ConfigError: The variable is not set, or the file cannot be read; names the place.
     """
     if isinstance(value, list):
-        return [resolve_secrets(item, folder) for item in value]
+        return [resolve_secrets(item, folder, f"{place}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
     if set(value) == {"env"}:
         name = str(value["env"])
         if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set")
+            raise ConfigError(f"the environment variable {name} is not set - at `{place}`")
         return os.environ[name]
     if set(value) == {"file"}:
         try:
             return (folder / str(value["file"])).read_text("utf-8").strip()
         except OSError as exc:
-            raise ConfigError(f"the secret's file cannot be read: {exc}") from exc
-    return {key: resolve_secrets(item, folder) for key, item in value.items()}
+            raise ConfigError(f"the secret's file cannot be read: {exc} - at `{place}`") from exc
+    return {key: resolve_secrets(item, folder, f"{place}.{key}") for key, item in value.items()}

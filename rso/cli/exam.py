@@ -38,11 +38,15 @@ def create(
 ) -> None:
     """Create an exam and print its number."""
     from rso.core import exam as core  # noqa: PLC0415
+    from rso.core.names import parse_birth_date  # noqa: PLC0415
     from rso.core.number import format_number  # noqa: PLC0415
     from rso.engine.exams import create_exam  # noqa: PLC0415
 
-    if birth_date and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", birth_date):
-        fail("--birth-date is written YYYY-MM-DD")
+    if birth_date:
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", birth_date):
+            fail("--birth-date is written YYYY-MM-DD")
+        if not parse_birth_date(birth_date.replace("-", "")):
+            fail(f"--birth-date {birth_date}: no such day")
 
     async def work(engine: Any) -> core.Exam:
         return await create_exam(

@@ -41,11 +41,12 @@ class IntakeLoop:
         self._unsynced_since = time.monotonic()
         self._discover_at = 0.0
         self._failed = ""
-        self._waits = Fault(spool.parent / "faults" / "intake")
-        self._archive = Fault(spool.parent / "faults" / "archive")
+        self._archive_fault: Fault | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take records in until ``stop`` is set; what was read is finished first."""
+        waits = Fault(self._spool.parent / "faults" / "intake")
+        self._archive_fault = Fault(self._spool.parent / "faults" / "archive")
         checkpoints = asyncio.create_task(self._checkpoints(stop))
         faults = 0
         try:
@@ -58,11 +59,11 @@ class IntakeLoop:
                     log.error("intake waits", reason=str(exc))
                     faults += 1
                     if faults >= _FAULTS_TO_TELL:
-                        self._waits.say(_reason(exc))
+                        waits.say(_reason(exc))
                     await self._pause(stop, _FAULT_SECONDS)
                     continue
                 faults = 0
-                self._waits.clear()
+                waits.clear()
                 if most < _MAX_RECORDS:
                     # As long as the step took: what comes meanwhile shares the next transaction.
                     rest = max(time.monotonic() - began, _POLL_SECONDS) if most else _POLL_SECONDS
@@ -74,8 +75,8 @@ class IntakeLoop:
                 await checkpoints
             for reader in self._readers.values():
                 reader.close()
-            self._waits.close()
-            self._archive.close()
+            waits.close()
+            self._archive_fault.close()
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -161,7 +162,8 @@ class IntakeLoop:
             # After a failed sync a second one may say yes for bytes that are lost: what the log
             # still holds stays there until a person has looked at the volume.
             self._failed = f"the archive could not be synced: {exc.strerror}"
-            self._archive.say(f"sync failed: {exc.strerror}")
+            if self._archive_fault is not None:
+                self._archive_fault.say(f"sync failed: {exc.strerror}")
             raise VolumeError(self._failed) from exc
         for folder, position in due.items():
             self._readers[folder].release(position)

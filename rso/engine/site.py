@@ -3,13 +3,61 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
+from rso.core.errors import ConfigError
 from rso.engine.context import Engine
 from rso.engine.snapshot import write_snapshot
 from rso.ledger import audit
 from rso.ledger.site import load_site
-from rso.ledger.site_preview import preview_site
+from rso.ledger.site_document import SiteDocument
+from rso.ledger.site_preview import SitePreview, preview_site
+from rso.plugins.config import decode_options
 
-__all__ = ["apply_site", "renew_sources"]
+__all__ = ["apply_site", "check_plugged", "plan_site", "renew_sources"]
+
+
+def check_plugged(engine: Engine, document: Mapping[str, Any]) -> list[str]:
+    """Look at what only the installed plugins know: options of destinations, channels of sources.
+
+    Returns:
+        Warnings in words: a plugin may be installed later.
+
+    Raises:
+        ConfigError: An installed sender refuses a destination's options.
+    """
+    try:
+        site = msgspec.convert(document, SiteDocument)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"site.toml: {exc}") from exc
+    warnings = []
+    for destination in [d for r in site.radiologist for d in r.destinations]:
+        whose = f"destination {destination.code}"
+        if destination.sender in engine.plugins.senders:
+            sender, _ = engine.plugins.senders[destination.sender]
+            decode_options(sender.options_type, destination.options, whose)
+        else:
+            warnings.append(f"{whose}: no sender in use is called {destination.sender}")
+    for facility in site.facility:
+        warnings += [
+            f"source {source.channel}/{source.identity} of {facility.code}:"
+            f" no plugin in use is called {source.channel}"
+            for source in facility.sources
+            if source.channel not in engine.plugins.config_types
+        ]
+    return warnings
+
+
+async def plan_site(engine: Engine, document: Mapping[str, Any]) -> SitePreview:
+    """Check a document as ``apply_site`` does, and say what it would change; nothing changes.
+
+    Raises:
+        ConfigError: The document is wrong.
+    """
+    warnings = check_plugged(engine, document)
+    preview = await preview_site(engine.ledger, document)
+    return structs.replace(preview, warnings=[*preview.warnings, *warnings])
 
 
 async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
@@ -19,6 +67,7 @@ async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str)
         ConfigError: The document is wrong; nothing has changed.
     """
     ledger = engine.ledger
+    warnings = check_plugged(engine, document)
     changes = (await preview_site(ledger, document)).changes
     async with ledger.transaction():
         summary = await load_site(ledger, document)
@@ -26,7 +75,7 @@ async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str)
             facts = {"kind": change.kind, "key": change.key, "fields": " ".join(change.fields)}
             await audit.append(ledger, actor=actor, action="site changed", facts=facts)
     await renew_sources(engine)
-    return summary
+    return {**summary, "warnings": [*summary["warnings"], *warnings]}
 
 
 async def renew_sources(engine: Engine) -> None:

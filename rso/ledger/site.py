@@ -229,6 +229,9 @@ async def _insert_source(
 
 
 async def _load_user(ledger: Ledger, entry: UserEntry) -> None:
+    known = {row["code"] for row in await ledger.fetch("SELECT code FROM facility")}
+    if unknown := sorted(set(entry.facilities) - known):
+        raise ConfigError(f"user {entry.email}: no facility has the code {unknown[0]}")
     await upsert_user(
         ledger,
         email=entry.email,

@@ -8,8 +8,8 @@ from litestar.datastructures import UploadFile
 from litestar.response import Redirect, Template
 
 from rso.core.errors import ConfigError
-from rso.engine.site import apply_site
-from rso.ledger.site_preview import SitePreview, preview_site
+from rso.engine.site import apply_site, plan_site
+from rso.ledger.site_preview import SitePreview
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
 
@@ -72,7 +72,7 @@ async def import_site(request: Ask) -> Response[Any]:
         if (await checked_form(request)).get("apply"):
             await apply_site(engine, document, actor=me.person.email)
             return Redirect("/admin?done=site.toml", status_code=303)
-        preview = await preview_site(engine.ledger, document)
+        preview = await plan_site(engine, document)
     except ConfigError as exc:
         return _show(request, me, text=text, problem=str(exc))
     return _show(request, me, text=text, preview=preview)

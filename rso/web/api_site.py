@@ -12,11 +12,11 @@ from rso.core.transport import Health
 from rso.engine.delivery_control import check_destination, pause_destination, retry_destination
 from rso.engine.destinations import DestinationView, view_destinations
 from rso.engine.purge import Purge, plan_purge, purge
-from rso.engine.site import apply_site
+from rso.engine.site import apply_site, plan_site
 from rso.ledger.lists import facilities_of
 from rso.ledger.site_document import SiteDocument
 from rso.ledger.site_export import export_site
-from rso.ledger.site_preview import SitePreview, preview_site
+from rso.ledger.site_preview import SitePreview
 from rso.plugins import PluginInfo
 from rso.web.auth import Identity, engine_of, signed_in
 
@@ -131,7 +131,7 @@ async def api_load_site(
     me = await _admin(request)
     engine = engine_of(request)
     document = msgspec.to_builtins(data)
-    preview = await preview_site(engine.ledger, document)
+    preview = await plan_site(engine, document)
     if not dry_run:
         await apply_site(engine, document, actor=me.person.email)
     return preview

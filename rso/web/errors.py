@@ -62,15 +62,26 @@ def _status(exc: Exception) -> tuple[int, str]:
     if isinstance(exc, RsoError):
         return next(status for kind, status in _STATUS if isinstance(exc, kind)), str(exc)
     if isinstance(exc, HTTPException):
-        return exc.status_code, str(exc.detail)
+        return exc.status_code, _places(exc) or str(exc.detail)
     log.error("request failed", exc_info=exc)
     return 500, "An unexpected error; it is in the log."
+
+
+def _places(exc: HTTPException) -> str:
+    """What is wrong with each field of a request; empty where that is not what it is."""
+    found = exc.extra if isinstance(exc.extra, list) else []
+    return "; ".join(
+        f"{entry['message']} - at `{entry['key']}`" if entry.get("key") else entry["message"]
+        for entry in found
+        if isinstance(entry, dict) and isinstance(entry.get("message"), str)
+    )
 
 
 def answer_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
     """The one answer to every exception."""
     status, detail = _status(exc)
     page = "text/html" in request.headers.get("accept", "")
+    page = page or request.url.path == "/"  # the way in of the web, whoever asks
     if page and status == 401 and request.method == "GET":
         # Whoever follows a link of a message comes to where it leads.
         path = request.url.path

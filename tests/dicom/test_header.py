@@ -135,6 +135,16 @@ def test_a_name_outside_the_character_set_is_refused_not_mangled() -> None:
         splice(dataset, syntax, Coercion(patient_name="DOE^JÄNE"))
 
 
+@pytest.mark.parametrize("content", [b"a" * 5000, b"\0" * 128 + b"DICM" + b"\xff" * 900])
+def test_what_is_no_dicom_is_not_stamped(tmp_path: Path, content: bytes) -> None:
+    """A read-me among a CD's files is named as such and leaves nothing behind."""
+    source, target = tmp_path / "README.TXT", tmp_path / "out"
+    source.write_bytes(content)
+    with pytest.raises(NotDicomError):
+        stamp_file(source, target, "7Q2KM4TX9C")
+    assert not target.exists()
+
+
 def test_stamp_changes_patient_id_alone(tmp_path: Path) -> None:
     """A stamped file differs in (0010,0020) only."""
     source = next(p for p in SAMPLES if p.name == "CT_small.dcm")

@@ -1,0 +1,75 @@
+"""``rso load`` and ``rso exam create`` say what is wrong in what they were given, and where."""
+
+from pathlib import Path
+
+import pytest
+
+from rso.core.number import make_number
+from rso.testing.site import SITE, Site, free_port
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A set-up RSO that does not run."""
+    return Site(tmp_path_factory.mktemp("load"), free_port())
+
+
+WRONG = [
+    ('ae_title = "PACS"', 'ae_titel = "PACS"', 'unknown field `ae_titel`', "READER-PACS"),
+    ('facilities = ["NORTH"]', 'facilities = ["NROTH"]', "no facility has the code NROTH", "tech@"),
+    ("networks =", "network =", "unknown field `network`", "$.facility[0].sources[0]"),
+    ('password = "{north}"', 'password = {{ env = "RSO_NOT_SET" }}', "RSO_NOT_SET is not set",
+     "$.facility[0].sources[2].password"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "wrong", "what", "where"), WRONG)
+def test_a_wrong_document_is_refused_with_its_place(
+    site: Site, tmp_path: Path, right: str, wrong: str, what: str, where: str
+) -> None:
+    """The message names the file, the thing and what is wrong with it; nothing changes."""
+    before = site.rso("export", "--json")
+    file = tmp_path / "mine.toml"
+    file.write_text(SITE.replace(right, wrong, 1).format(pacs=1, good="x" * 12, north="y" * 12))
+    done = site.run("load", str(file))
+    assert done.returncode == 1
+    for word in (str(file), what, where):
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert site.rso("export", "--json") == before
+
+
+def test_what_no_plugin_here_carries_is_warned_of(site: Site, tmp_path: Path) -> None:
+    """A sender or channel that is not installed may come later, and is named until then."""
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[[facility]]\ncode = "EAST"\n'
+        'sources = [{ channel = "pigeon", identity = "coop", kind = "technician", password = "coo coo coo coo" }]\n'
+        '[[radiologist]]\ncode = "FAR"\n'
+        'destinations = [{ code = "FAR-BOX", sender = "bottle" }]\n'
+    )
+    assert site.rso("load", str(file), "--json")["warnings"] == [
+        "destination FAR-BOX: no sender in use is called bottle",
+        "source pigeon/coop of EAST: no plugin in use is called pigeon",
+    ]
+
+
+@pytest.mark.parametrize("day", ["1970-13-31", "1970-02-30", "31.1.1970"])
+def test_a_birth_date_is_a_real_day(site: Site, day: str) -> None:
+    """One that is none would count as not known, and hold the images."""
+    done = site.run("exam", "create", "--facility", "NORTH", "--patient-name", "A^B",
+                    "--birth-date", day)  # fmt: skip
+    assert done.returncode == 1
+    assert "--birth-date" in done.stderr
+    assert site.rso("exam", "list", "--json")["exams"] == []
+
+
+def test_a_folder_with_other_files_is_stamped(site: Site, samples: Path, tmp_path: Path) -> None:
+    """A read-me among the images is named and left out."""
+    folder = tmp_path / "cd"
+    folder.mkdir()
+    (folder / "README.TXT").write_text("no image" * 100)
+    (folder / "z.dcm").write_bytes((samples / "CT_small.dcm").read_bytes())
+    done = site.rso("stamp", make_number(), str(folder), "--out", str(tmp_path / "o"), "--json")
+    assert [Path(f).name for f in done["stamped"]] == ["z.dcm"]
+    assert [Path(f["file"]).name for f in done["skipped"]] == ["README.TXT"]
