@@ -5,6 +5,7 @@ or ``{ file = "path" }``.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_network
@@ -150,6 +151,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.site.base_url or f"http://{self.web.host}:{self.web.port}"
 
 
+# A section of either file, or a destination's options: never a secret as a whole.
+_SECTION = re.compile(r"\$(\.\w+)?(\[\d+\])?|\$\.plugins\.[^.\[]+|.+\.options")
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read rso.toml: ``path``, else ``RSO_CONFIG``, else ./rso.toml.
 
@@ -226,12 +231,14 @@ def resolve_secrets(value: Any, folder: Path, place: str = "$") -> Any:
         return [resolve_secrets(item, folder, f"{place}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
-    if set(value) == {"env"}:
+    if _SECTION.fullmatch(place):
+        pass  # its one option may be called so
+    elif set(value) == {"env"}:
         name = str(value["env"])
         if name not in os.environ:
             raise ConfigError(f"the environment variable {name} is not set - at `{place}`")
         return os.environ[name]
-    if set(value) == {"file"}:
+    elif set(value) == {"file"}:
         try:
             return (folder / str(value["file"])).read_text("utf-8").strip()
         except OSError as exc:

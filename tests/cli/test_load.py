@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rso.core.number import make_number
+from rso.settings import resolve_secrets
 from rso.testing.site import SITE, Site, free_port
 
 
@@ -52,6 +53,19 @@ def test_what_no_plugin_here_carries_is_warned_of(site: Site, tmp_path: Path) ->
         "destination FAR-BOX: no sender in use is called bottle",
         "source pigeon/coop of EAST: no plugin in use is called pigeon",
     ]
+
+
+def test_an_option_may_be_called_file_or_env(tmp_path: Path) -> None:
+    """A plugin's section with that one option is a section; a secret within it is one still."""
+    (tmp_path / "word").write_text("secret\n")
+    document = {
+        "plugins": {"pager": {"file": "out.txt"}, "sms": {"url": {"file": "word"}}},
+        "radiologist": [{"destinations": [{"options": {"env": "blue"}}]}],
+    }
+    assert resolve_secrets(document, tmp_path) == {
+        "plugins": {"pager": {"file": "out.txt"}, "sms": {"url": "secret"}},
+        "radiologist": [{"destinations": [{"options": {"env": "blue"}}]}],
+    }
 
 
 @pytest.mark.parametrize("day", ["1970-13-31", "1970-02-30", "31.1.1970"])
