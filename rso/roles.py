@@ -65,7 +65,8 @@ async def serve(
     children = [
         Child(
             name=f"{role}-{index}",
-            command=(sys.executable, "-m", "rso.roles", role, str(index), str(settings.path)),
+            # -P: what lies in the folder that RSO was started in is not imported.
+            command=(sys.executable, "-P", "-m", "rso.roles", role, str(index), str(settings.path)),
         )
         for role in roles
         for index in range(_processes(plugins, role))
