@@ -99,9 +99,9 @@ class SegmentFiles:
         self._next_ready = threading.Event()
         self._preparing: threading.Thread | None = None
         self.failed = ""  # why the volume is not trusted any more
-        self._fault = Fault(folder.parent.parent / "faults" / f"spool {folder.name}")
         self._opening: Segment | None = None  # the next segment, where opening it failed
         self._last = self._recover()
+        self._fault = Fault(folder.parent.parent / "faults" / f"spool {folder.name}")
 
     @property
     def _next(self) -> Path:
