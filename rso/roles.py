@@ -226,8 +226,12 @@ async def _watch_parent(stop: asyncio.Event) -> None:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One process of this name at a time; an earlier one that still drains is waited for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as exc:
+        raise ConfigError(f"data_dir cannot be used: {path}: {exc.strerror}") from exc
+    with opened as file:
         until = time.monotonic() + _LOCK_SECONDS
         while True:
             try:

@@ -42,3 +42,18 @@ def test_nobodys_hash_costs_what_a_hash_costs() -> None:
     assert password.is_right("a good password", real)
     assert not password.is_right("another password", real)
     assert not password.is_right("a good password", "no hash")
+
+
+def test_a_data_dir_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    """``rso serve`` says which folder and why, once, and gives up."""
+    site = Site(tmp_path, free_port())
+    text = site.config.read_text().replace('data_dir = "data"', 'data_dir = "rso.toml/data"')
+    site.config.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "rso", "serve", "--role", "receive", "--config", str(site.config)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"data_dir cannot be used: {site.config}/data" in done.stderr
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
