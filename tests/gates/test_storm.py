@@ -173,6 +173,6 @@ def test_reset_at_each_pdu(
 @pytest.mark.proof
 def test_reset_at_each_pdu_of_others(other: Storage, tmp_path: Path, samples: Path) -> None:
     """The same at other storages: measured, and nothing promised."""
-    files = study(tmp_path, samples, 3, 600, 70)
+    files = study(tmp_path, samples, 3, 300, 70)  # their PDUs are smaller
     verdict, early = resets(other, files, 3, other.revive)
     print(f"{other.name}: reset at each PDU, {verdict}, unfinished and visible {early}")
