@@ -26,7 +26,7 @@ from rso.engine.spool_segment import (
     read_segment_head,
 )
 
-__all__ = ["SegmentFiles", "Space", "sync_folder"]
+__all__ = ["PASSING", "SegmentFiles", "Space", "sync_folder"]
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,9 @@ _SMALLEST_SEGMENT = 8 << 20
 _ZEROS = bytes(1 << 20)
 _PLENTY = 1 << 30
 _SPACE_SECONDS = 0.1
+
+# What a process runs out of for a while, and says nothing about the volume.
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def sync_folder(folder: Path) -> None:
@@ -245,7 +248,7 @@ class SegmentFiles:
         try:
             sync_folder(self.folder)
         except OSError as exc:
-            if exc.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:  # these pass
+            if exc.errno not in PASSING:
                 self.fail(f"sync failed: {exc.strerror}")
             raise
 

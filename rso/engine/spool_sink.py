@@ -8,7 +8,7 @@ from rso.core.errors import NoSpaceError, RefusedError, VolumeError
 from rso.core.header import Header
 from rso.core.transport import Buffer, Receipt
 from rso.engine.spool_ahead import Announced
-from rso.engine.spool_files import sync_folder
+from rso.engine.spool_files import PASSING, sync_folder
 from rso.engine.spool_log import begin_writeback
 from rso.ledger import new_id
 
@@ -69,7 +69,7 @@ class LogSink:
             try:
                 count = os.write(self._fd, view)
             except OSError as exc:
-                raise _volume(exc) from exc
+                raise self._failed(exc, "write") from exc
             view = view[count:]
             self._in_file += count
         if self._in_file - self._begun >= _WRITEBACK_STEP:
@@ -92,7 +92,7 @@ class LogSink:
             self._part.rename(final)
             sync_folder(self._spool.log.folder)
         except OSError as exc:
-            raise _volume(exc) from exc
+            raise self._failed(exc, "sync") from exc
         try:
             self._batch.note_large(self._header, final, self._record_id, self._offset, self._size)
         except NoSpaceError:
@@ -100,6 +100,13 @@ class LogSink:
             final.unlink(missing_ok=True)
             raise
         return Receipt(record_id=self._record_id, header=self._header, size=self._size)
+
+    def _failed(self, exc: OSError, what: str) -> NoSpaceError | VolumeError:
+        """A volume that failed a write or a sync is not asked again, as with the log itself."""
+        error = _volume(exc)
+        if isinstance(error, VolumeError) and exc.errno not in PASSING:
+            self._spool.log.files.fail(f"{what} of a large file failed: {exc.strerror}")
+        return error
 
     def abort(self) -> None:
         """Forget what was written."""

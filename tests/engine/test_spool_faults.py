@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 
 from rso.core.errors import ConfigError, NoSpaceError, VolumeError
-from rso.core.transport import Kind, Provenance
-from rso.engine import spool_files
+from rso.core.transport import Kind, Provenance, Sink
+from rso.engine import spool_files, spool_sink
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.intake import take_records
@@ -91,6 +91,43 @@ def test_large_files_without_a_record_go_and_others_stay(
     LogSpool(folder).close()
     assert not orphan.exists()
     assert [p.stem for p in folder.glob("large-*")] == [f"large-{kept.record_id}"]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "folder"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_a_volume_that_failed_with_a_large_file_is_not_asked_again(
+    tmp_path: Path,
+    dataset: tuple[bytes, str],
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    number: int,
+) -> None:
+    """As where the log itself failed; to be out of descriptors says nothing of the volume."""
+    spool = LogSpool(tmp_path / "spool" / "a", large=1 << 20)
+    batch = spool.open_batch(PROVENANCE)
+
+    def fails(*_: Any) -> Any:
+        raise OSError(number, "as said")
+
+    def take(sink: Sink, data: bytes) -> None:
+        sink.write(data)
+        sink.commit()
+
+    sink = batch.open(transfer_syntax_uid=dataset[1])
+    with monkeypatch.context() as patch:
+        if call == "folder":
+            patch.setattr(spool_sink, "sync_folder", fails)
+        else:
+            patch.setattr(os, call, fails)
+        with pytest.raises(VolumeError):
+            take(sink, pixels(dataset, 2 << 20))
+    sink.abort()
+    if number == errno.EMFILE:
+        batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    else:
+        with pytest.raises(VolumeError, match="not trusted any more"):
+            batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+    spool.close()
 
 
 def test_a_large_file_whose_record_found_no_room_goes_at_once(
