@@ -25,7 +25,7 @@ from rso.core.errors import ConfigError, PluginError, RsoError
 from rso.core.transport import Connection, Receiver, ReceiverContext, Source
 from rso.engine.context import Engine, open_engine
 from rso.engine.dispatch import Dispatcher
-from rso.engine.documents import sweep_documents
+from rso.engine.document_sweep import run_document_sweep
 from rso.engine.escalation import run_escalation
 from rso.engine.intake_loop import IntakeLoop
 from rso.engine.notify_loop import run_notifications
@@ -148,7 +148,6 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
         await asyncio.to_thread(engine.archive.prepare)
         await write_snapshot(engine.ledger, settings.data_dir / "snapshot" / "sources.json")
         await reconcile(engine)
-        await sweep_documents(engine)
         intake = IntakeLoop(engine, settings.data_dir / "spool")
         loops: list[Coroutine[None, None, None]] = [
             intake.run(stop),
@@ -160,6 +159,7 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
             Dispatcher(engine, owner).run(stop),
             _keep_snapshot(engine, stop),
             run_purge(engine, stop),
+            run_document_sweep(engine, stop),
         ]
         ready([])
         async with asyncio.TaskGroup() as group:

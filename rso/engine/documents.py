@@ -1,18 +1,22 @@
 """Documents that come with a request: checked by content, kept under opaque names, not sent."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import re
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from blake3 import blake3
 
-from rso.core.errors import RefusedError
+from rso.core.errors import NoSpaceError, RefusedError
 from rso.core.exam import Exam
 from rso.engine.context import Engine
+from rso.engine.disk import volumes
 from rso.engine.exams import note_exam
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.exams import now
@@ -30,7 +34,9 @@ __all__ = [
     "documents_of",
     "let_documents_go",
     "remove_document",
+    "shown_name",
     "sweep_documents",
+    "write_document",
 ]
 
 DOCUMENTS = "documents"  # the folder below data_dir
@@ -38,6 +44,7 @@ MOST_BYTES = 20 << 20
 MOST_DOCUMENTS = 20
 _KEY_LENGTH = 32  # hex digits
 _ORPHAN_SECONDS = 86_400.0
+_GROUP = 500  # files looked up at once
 KINDS = (
     (b"%PDF-", "application/pdf"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -77,33 +84,57 @@ async def add_document(engine: Engine, exam: Exam, name: str, data: bytes, *, ac
 
     Raises:
         RefusedError: Its kind, its size, or one too many.
+        NoSpaceError: The volume is full.
     """
     media_type = check_document(data)
     key = new_id()
-    path = document_path(engine, key)
     # The file first: a row always has its bytes, and a file without a row is swept.
-    await asyncio.to_thread(_write, path, data)
+    await write_document(engine, key, data)
     try:
         async with engine.ledger.transaction():
             await check_room(engine.ledger, exam)
             await engine.ledger.insert_rows(tables.ExamDocument, [{
-                "id": key, "exam": exam.id, "name": _UNSHOWN.sub("", name)[-120:] or "document",
+                "id": key, "exam": exam.id, "name": shown_name(name),
                 "media_type": media_type, "size": len(data), "digest": blake3(data).hexdigest(),
                 "created_by": actor, "created_at": now(), "removed_at": None,
             }])  # fmt: skip
             await note_exam(engine.ledger, exam, actor, "document added", document=key)
     except RefusedError:
-        path.unlink(missing_ok=True)
+        document_path(engine, key).unlink(missing_ok=True)
         raise
     return key
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def shown_name(name: str) -> str:
+    """A document's name as it may be shown: its end, without what turns or breaks a line."""
+    return _UNSHOWN.sub("", name)[-120:] or "document"
+
+
+async def write_document(engine: Engine, document: str, data: bytes) -> None:
+    """Write the bytes of a document that has no row yet, to the disk and not only to its cache.
+
+    Raises:
+        NoSpaceError: The volume is below its low-water mark, or full; nothing is left of it.
+    """
+    await asyncio.to_thread(_write, engine, document_path(engine, document), data)
+
+
+def _write(engine: Engine, path: Path, data: bytes) -> None:
+    room = next(v for v in volumes(engine.settings) if "data" in v.holds)
+    if room.free - len(data) < room.low_water:
+        raise NoSpaceError("there is no room for documents right now")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpaceError("there is no room for documents right now") from exc
+        raise
     for folder in (path.parent, path.parent.parent):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -152,15 +183,33 @@ async def sweep_documents(engine: Engine) -> int:
     Returns how many files were removed.
     """
     removed = 0
-    for path in await asyncio.to_thread(_files, engine):
-        key = str(UUID(path.name))
-        rows = await engine.ledger.fetch("SELECT removed_at FROM exam_document WHERE id = ?", key)
-        if rows and rows[0]["removed_at"] is None:
-            continue
-        # One that has just been written gets its row in a moment.
-        if rows or time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
-            path.unlink(missing_ok=True)
-            removed += 1
+    files = await asyncio.to_thread(_files, engine)
+    for start in range(0, len(files), _GROUP):
+        found = {str(UUID(path.name)): path for path in files[start : start + _GROUP]}
+        marks = ",".join("?" * len(found))
+        # One statement: a document of a draft that becomes an exam's meanwhile is seen as either.
+        rows = await engine.ledger.fetch(
+            "SELECT id, CASE WHEN removed_at IS NULL THEN 1 ELSE 0 END AS kept FROM exam_document"  # noqa: S608
+            f" WHERE id IN ({marks}) UNION ALL SELECT id, 1 FROM draft_document"
+            f" WHERE id IN ({marks})",
+            *found,
+            *found,
+        )
+        known = {str(row["id"]): bool(row["kept"]) for row in rows}
+        gone = [path for key, path in found.items() if not known.get(key, False)]
+        forgotten = {path for key, path in found.items() if key in known}
+        removed += await asyncio.to_thread(_remove, gone, forgotten)
+    return removed
+
+
+def _remove(paths: Sequence[Path], at_once: Collection[Path]) -> int:
+    removed = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            # One that has just been written gets its row in a moment.
+            if path in at_once or time.time() - path.stat().st_mtime > _ORPHAN_SECONDS:
+                path.unlink()
+                removed += 1
     return removed
 
 

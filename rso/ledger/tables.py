@@ -65,6 +65,32 @@ class RequestDraft(Table, tablename="request_draft"):
     facility = Varchar(64, default="")
     form = Text()
     saved_at = Timestamptz()
+    draft = Varchar(36, default="")  # the key of the form
+
+
+class DraftDocument(Table, tablename="draft_document"):
+    """A document that was chosen for a request which is not sent yet; its file as an exam's."""
+
+    id = UUID(primary_key=True)
+    account = Varchar(254)
+    draft = UUID()  # the key of the form
+    name = Varchar(200, default="")
+    media_type = Varchar(32)
+    size = BigInt()
+    digest = Varchar(64)  # BLAKE3
+    created_at = Timestamptz()
+    kept_until = Timestamptz()
+
+
+class RequestSent(Table, tablename="request_sent"):
+    """A form that has made its exam; unique by account, form and content."""
+
+    id = UUID(primary_key=True)
+    account = Varchar(254)
+    draft = UUID()
+    digest = Varchar(64)
+    exam = UUID()
+    sent_at = Timestamptz()
 
 
 class Facility(Table, tablename="facility"):

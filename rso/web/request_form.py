@@ -1,6 +1,6 @@
-"""Asking for an exam, and changing what was asked: the form, its draft, the number, a worksheet."""
+"""Asking for an exam, and changing what was asked: the form, the number, a worksheet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request, Response, get, post
@@ -11,138 +11,92 @@ from rso.core.errors import RefusedError
 from rso.core.exam import Exam
 from rso.core.number import format_number
 from rso.engine.documents import documents_of
+from rso.engine.draft_documents import drop_documents, send_request, sent_exam
 from rso.engine.exam_edit import edit_exam
-from rso.engine.exams import create_exam, find_exam
-from rso.engine.notify import notify_people, reachable
+from rso.engine.exams import find_exam
+from rso.engine.notify import notify_people
 from rso.engine.requests import (
     FIELDS,
     SIDES,
-    UNKNOWN_PATIENT,
-    Asked,
     asked_of,
     duplicates_of,
     read_request,
     request_of,
 )
-from rso.ledger.drafts import DRAFT_DAYS, drop_draft, find_draft, save_draft
+from rso.ledger.drafts import find_draft
 from rso.ledger.lists import facilities_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
-from rso.web.documents import MOST_BODY, add_documents, chosen_documents
+from rso.web.documents import MOST_BODY
 from rso.web.notifying import chosen_people
 from rso.web.page import page
+from rso.web.request_page import WRITERS, form_of, keep_all, show_form
 
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
-_WRITERS = ("customer", "technician", "coordinator")
-_OWN = ("family", "given", "middle", "birth_date", "sex", "patient_id", "unknown", "facility",
-        "modality", "body_part", "accession_number", "priority", "note")  # fmt: skip
-_DRAFTED = frozenset({*_OWN, *(field.name for field in FIELDS)})
-
-
-async def _form(
-    request: Ask,
-    me: Identity,
-    form: Mapping[str, str],
-    *,
-    problems: Mapping[str, str] | None = None,
-    **more: Any,
-) -> Template:
-    """The request form; with problems it is answered with 422."""
-    engine = engine_of(request)
-    facilities = await facilities_of(engine.ledger, me.person.facilities)
-    people: dict[str, dict[str, Any]] = {}
-    for facility in facilities[:20]:
-        for person in await reachable(engine, facility["code"]):
-            people[person["email"]] = person
-    made = page(
-        request, "new.html", me, facilities=facilities, form=form, problems=problems or {},
-        reachable=list(people.values()), sides=SIDES, days=DRAFT_DAYS, **more,
-    )  # fmt: skip
-    if problems or more.get("duplicates"):
-        made.status_code = 422
-    return made
 
 
 @get("/exams/new")
 async def new_exam(request: Ask) -> Template:
     """The request form, with the person's draft in it."""
     me = await signed_in(request)
-    me.require(*_WRITERS)
-    ledger = engine_of(request).ledger
-    draft = await find_draft(ledger, me.person.email, me.person.facilities)
-    return await _form(request, me, draft.form if draft else {}, draft=draft)
-
-
-@post("/exams/new/draft", status_code=200)
-async def keep_draft(request: Ask) -> dict[str, bool]:
-    """Keep what is typed so far, or with ``drop`` forget it."""
-    me = await signed_in(request)
-    me.require(*_WRITERS)
-    form = await checked_form(request)
-    ledger = engine_of(request).ledger
-    if form.get("drop"):
-        await drop_draft(ledger, me.person.email)
-        return {"kept": False}
-    typed = {name: text for name, text in form.items() if name in _DRAFTED and text}
-    mine = await facilities_of(ledger, me.person.facilities)
-    if typed.get("facility") not in {f["code"] for f in mine}:
-        return {"kept": False}
-    return {"kept": await save_draft(ledger, me.person.email, typed)}
+    me.require(*WRITERS)
+    draft = await find_draft(engine_of(request).ledger, me.person.email, me.person.facilities)
+    of = form_of(me, {"draft": draft.key if draft else ""})
+    return await show_form(request, me, of, draft.form if draft else {}, draft=draft)
 
 
 @post("/exams/new", status_code=200, request_max_body_size=MOST_BODY)
 async def make_exam(request: Ask) -> Response[Any]:
-    """Create the exam, or show the form again with what is missing or asked twice."""
+    """Create the exam, or show the form again with what is missing or asked twice.
+
+    What is typed and chosen is kept first, so that nothing has to be done again.
+    """
     me = await signed_in(request)
-    me.require(*_WRITERS)
+    me.require(*WRITERS)
     form = await checked_form(request)
-    engine = engine_of(request)
-    mine = await facilities_of(engine.ledger, me.person.facilities)
+    engine, of = engine_of(request), form_of(me, form)
+    given = await keep_all(request, me, of, form)
+    if sent := await sent_exam(engine.ledger, of, given.digest):
+        await drop_documents(engine, of, given.chosen)
+        return _made(sent)
     asked = read_request(form)
-    problems = dict(asked.problems)
+    problems: dict[str, str | Sequence[str]] = dict(asked.problems)
+    mine = await facilities_of(engine.ledger, me.person.facilities)
     if form.get("facility") not in {f["code"] for f in mine}:
         problems["facility"] = "Choose a facility."
-    try:
-        documents = await chosen_documents(request)
-    except RefusedError as exc:
-        problems["documents"] = f"{exc}."
-        documents = []
+    if given.problems:
+        problems["documents"] = given.problems
     if problems:
-        return await _form(request, me, form, problems=problems)
+        return await show_form(request, me, of, form, problems=problems)
     found = await duplicates_of(
         engine.ledger, form["facility"], asked.patient, engine.settings.intake.open_days
     )
     seen = form.get("seen_duplicates", "").split()
     if any(exam.number not in seen for exam in found):
-        return await _form(request, me, form, duplicates=_shown(found))
-    exam = await _create(request, me, form["facility"], asked)
-    await add_documents(request, exam, documents, me.person.email)
-    await notify_people(
-        engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
-    )
-    await drop_draft(engine.ledger, me.person.email)
+        return await show_form(request, me, of, form, duplicates=_shown(found))
+    documents = list(dict.fromkeys([*given.listed, *given.chosen]))
+    try:
+        exam, new = await send_request(
+            engine, of, documents, digest=given.digest, facility=form["facility"], asked=asked
+        )
+    except RefusedError as exc:
+        problems = {"documents": [f"{exc}.".capitalize()]}
+        return await show_form(request, me, of, form, problems=problems)
+    if new:
+        await notify_people(
+            engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
+        )
+    return _made(exam)
+
+
+def _made(exam: Exam) -> Redirect:
     return Redirect(f"/exams/{exam.number}/created", status_code=303)
 
 
 def _shown(exams: Sequence[Exam]) -> list[dict[str, Any]]:
     return [{"exam": exam, "shown": format_number(exam.number)} for exam in exams]
-
-
-async def _create(request: Ask, me: Identity, facility: str, asked: Asked) -> Exam:
-    return await create_exam(
-        engine_of(request),
-        facility=facility,
-        patient=asked.patient,
-        priority=asked.priority,
-        modality=asked.modality,
-        body_part=asked.body_part,
-        accession_number=asked.accession_number,
-        request={name: text for name, text in asked.request.items() if text},
-        flags=(UNKNOWN_PATIENT,) if asked.unknown else (),
-        actor=me.person.email,
-    )
 
 
 async def _coded(request: Ask, template: str, number: str, **more: Any) -> Template:
@@ -172,7 +126,7 @@ async def worksheet(request: Ask, number: FromPath[str]) -> Template:
 
 async def _edited(request: Ask, number: str) -> tuple[Identity, Exam]:
     me = await signed_in(request)
-    me.require(*_WRITERS)
+    me.require(*WRITERS)
     exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
     return me, exam
 
@@ -224,7 +178,6 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
 
 HANDLERS = [
     new_exam,
-    keep_draft,
     make_exam,
     created,
     worksheet,

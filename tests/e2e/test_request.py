@@ -96,3 +96,79 @@ def test_the_whole_request(site: Site, visit: Visit, tmp_path: Path) -> None:
     expect(page.locator(".duplicates")).to_contain_text(shown)
     page.get_by_role("button", name="Create another exam all the same").click()
     assert page.locator("#number").inner_text() != shown
+
+
+def test_documents_are_chosen_once(site: Site, visit: Visit, tmp_path: Path) -> None:
+    """Kept as they are chosen: after signing out they are there, and go with the exam."""
+    base = f"http://127.0.0.1:{site.web}"
+    for name in ("one.png", "two.png", "three.png"):
+        Image.new("RGB", (20, 20), "red").save(tmp_path / name)
+        with (tmp_path / name).open("ab") as file:
+            file.write(name.encode())
+    (tmp_path / "notes.txt").write_text("no document")
+    page = visit()
+    page.goto(f"{base}/exams/new")
+    page.fill("[name=family]", "CHOSEN")
+    page.set_input_files("#documents", [tmp_path / "one.png", tmp_path / "notes.txt"])
+    listed = page.locator("#papers li:has([name=remove])")
+    expect(listed).to_have_count(1)
+    expect(page.locator("#documents-problem")).to_contain_text("notes.txt: a document is a PDF")
+    expect(page.locator("#kept")).to_contain_text("Not every document was kept")
+    # One after the other, faster than they are kept.
+    page.set_input_files("#documents", tmp_path / "two.png")
+    page.set_input_files("#documents", tmp_path / "three.png")
+    expect(listed).to_have_count(3)
+    expect(page.locator("#documents-problem")).to_have_count(0)
+    expect(page.locator("#documents")).to_have_value("")
+    expect(page.locator("[name=family]")).to_have_value("CHOSEN")
+    # By keyboard, and what is typed meanwhile stays.
+    page.fill("[name=given]", "JANE")
+    page.get_by_role("button", name="Remove two.png").press("Enter")
+    expect(listed).to_have_count(2)
+    expect(page.locator("#documents")).to_be_focused()
+    expect(page.locator("[name=given]")).to_have_value("JANE")
+    page.click("text=Sign out")
+    again = visit()
+    again.goto(f"{base}/exams/new")
+    expect(again.locator("#papers li")).to_have_count(2)
+    again.fill("[name=indication]", "pain")
+    # Enter in a field makes the exam; it presses no button of a document.
+    again.locator("[name=body_part]").press("Enter")
+    number = again.locator("#number").inner_text().replace("-", "")
+    again.goto(f"{base}/exams/{number}")
+    expect(again.locator(".documents li")).to_have_count(2)
+    again.goto(f"{base}/exams/new")
+    expect(again.locator("#papers li")).to_have_count(0)
+    expect(again.locator("[name=family]")).to_have_value("")
+
+
+def test_documents_without_a_script(site: Site, visit: Visit, tmp_path: Path) -> None:
+    """Buttons keep and remove; the rest of the form stays; sent while they are kept, they go."""
+    base = f"http://127.0.0.1:{site.web}"
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (20, 20), "red").save(tmp_path / name)
+    page = visit()
+    state = page.context.storage_state()
+    plain = page.context.browser.new_context(java_script_enabled=False, storage_state=state)
+    page = plain.new_page()
+    page.goto(f"{base}/exams/new")
+    page.fill("[name=family]", "PLAIN")
+    page.set_input_files("#documents", [tmp_path / "one.png", tmp_path / "two.png"])
+    page.get_by_role("button", name="Keep them now").press("Enter")
+    expect(page.locator("#papers li")).to_have_count(2)
+    page.fill("[name=indication]", "pain")
+    page.get_by_role("button", name="Remove one.png").press("Enter")
+    expect(page.locator("#papers li")).to_have_count(1)
+    assert page.url.endswith("#papers")
+    expect(page.locator("[name=indication]")).to_have_value("pain")
+    page.goto(f"{base}/exams/new")
+    page.get_by_role("button", name="Begin anew").press("Enter")
+    expect(page.locator("[name=family]")).to_have_value("")
+    expect(page.locator("#papers li")).to_have_count(0)
+    page.fill("[name=family]", "PLAIN")
+    page.fill("[name=indication]", "pain")
+    page.set_input_files("#documents", tmp_path / "one.png")
+    page.locator("[name=family]").press("Enter")
+    number = page.locator("#number").inner_text().replace("-", "")
+    page.goto(f"{base}/exams/{number}")
+    expect(page.locator(".documents li")).to_have_count(1)

@@ -27,11 +27,53 @@
     if (answer && answer.ok) { kept.textContent = (await answer.json()).kept ? "Draft kept." : ""; } else { kept.textContent = "The draft could not be kept; the line may be down."; }
   };
   form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(keep, 900); });
-  form.addEventListener("submit", () => { sending = true; clearTimeout(waiting); });
-  const drop = document.getElementById("drop-draft");
-  if (drop) drop.addEventListener("click", async () => {
-    sending = true; clearTimeout(waiting);
-    await fetch("/exams/new/draft", { method: "POST", headers: { "X-CSRF-Token": csrf }, body: new URLSearchParams({ drop: "1" }) });
-    location.assign("/exams/new");
+  form.addEventListener("submit", () => { sending = true; clearTimeout(waiting); if (aborting) aborting.abort(); });
+  const drop = document.getElementById("drop");
+  if (drop) drop.addEventListener("submit", () => { sending = true; clearTimeout(waiting); if (aborting) aborting.abort(); });
+  // A form that comes back from the browser's memory may have been sent already.
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+  // Documents: kept as they are chosen, one exchange at a time. The server's page says what is kept.
+  let aborting = null, turn = Promise.resolve();
+  const files = () => [...document.getElementById("documents").files];
+  const exchange = async (remove) => {
+    if (sending) return;
+    const sent = files(), data = new FormData(form);
+    if (remove) data.set("remove", remove); else if (!sent.length) return;
+    kept.textContent = remove ? "" : "Keeping the documents…";
+    aborting = new AbortController();
+    let part = null, status = 0;
+    try {
+      const answer = await fetch("/exams/new/documents", { method: "POST", headers: { Accept: "text/html" }, body: data, signal: aborting.signal });
+      status = answer.status;
+      part = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("papers");
+    } catch { /* said below */ }
+    aborting = null;
+    if (sending) return;
+    if (!part) {
+      document.querySelectorAll("#papers li[hidden]").forEach((line) => { line.hidden = false; });
+      kept.textContent = status === 413 ? "Too large at once; choose fewer documents." : "The documents could not be kept; the line may be down, or your session ended.";
+      return;
+    }
+    const input = document.getElementById("documents"), now = files();
+    const other = now.length !== sent.length || now.some((file, index) => file !== sent[index]);
+    const fresh = document.importNode(part, true);
+    if (other) fresh.querySelector("#documents").replaceWith(input);
+    const focused = document.activeElement, held = !focused || focused === document.body || document.getElementById("papers").contains(focused);
+    document.getElementById("papers").replaceWith(fresh);
+    fresh.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
+    if (held) document.getElementById("documents").focus();
+    kept.textContent = fresh.querySelector(".problem") ? "Not every document was kept; see Documents." : remove ? "Document removed." : "Documents kept.";
+    if (other) await exchange();
+  };
+  const queue = (remove) => { turn = turn.then(() => exchange(remove)); };
+  form.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
+  form.addEventListener("change", (event) => { if (event.target.id === "documents") queue(); });
+  form.addEventListener("click", (event) => {
+    const button = event.target.closest("button[name=remove]");
+    if (!button) return;
+    event.preventDefault();
+    button.closest("li").hidden = true;
+    queue(button.value);
   });
 })();
