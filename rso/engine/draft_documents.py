@@ -89,10 +89,8 @@ async def keep_document(engine: Engine, form: Form, name: str, data: bytes) -> t
     gone: list[str] = []
     try:
         async with engine.ledger.transaction():
-            # One at a time for each person: the limits are counted, not guessed.
-            await engine.ledger.execute(
-                "UPDATE request_draft SET account = account WHERE account = ?", form.account
-            )
+            # The limits are counted, not guessed.
+            await _one_at_a_time(engine.ledger, form)
             mine = await draft_documents(engine.ledger, form)
             same = [row for row in mine if (row["digest"], row["name"]) == (digest, name)]
             if not same:
@@ -109,6 +107,13 @@ async def keep_document(engine: Engine, form: Form, name: str, data: bytes) -> t
         raise
     await _unlink(engine, [key] if same else gone)
     return str(same[0]["id"]) if same else key, digest
+
+
+async def _one_at_a_time(ledger: Ledger, form: Form) -> None:
+    """Until the transaction ends, no other has this person's forms; first of all its locks."""
+    await ledger.execute(
+        "UPDATE request_draft SET account = account WHERE account = ?", form.account
+    )
 
 
 async def _make_room(ledger: Ledger, form: Form) -> list[str]:
@@ -147,8 +152,8 @@ async def drop_documents(engine: Engine, form: Form, documents: Sequence[str]) -
 async def drop_form(engine: Engine, form: Form) -> None:
     """Forget a form: what was typed, and its documents."""
     async with engine.ledger.transaction():
-        gone = await _let_go(engine.ledger, form)
         await drop_draft(engine.ledger, form.account, form.key)
+        gone = await _let_go(engine.ledger, form)
     await _unlink(engine, gone)
 
 
@@ -192,6 +197,7 @@ async def send_request(
     ledger = engine.ledger
     try:
         async with ledger.transaction():
+            await _one_at_a_time(ledger, form)
             exam = await create_exam(
                 engine,
                 facility=facility,
@@ -211,6 +217,9 @@ async def send_request(
             await _attach(ledger, form, exam, documents)
             await drop_draft(ledger, form.account, form.key)
     except _SentError:
+        # What the second one has kept meanwhile is of a request that is made.
+        await drop_draft(ledger, form.account, form.key)
+        await drop_documents(engine, form, documents)
         found = await sent_exam(ledger, form, digest)
         assert found is not None
         return found, False

@@ -23,7 +23,7 @@ from rso.engine.requests import (
     read_request,
     request_of,
 )
-from rso.ledger.drafts import find_draft
+from rso.ledger.drafts import drop_draft, find_draft
 from rso.ledger.lists import facilities_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
@@ -60,6 +60,7 @@ async def make_exam(request: Ask) -> Response[Any]:
     given = await keep_all(request, me, of, form)
     if sent := await sent_exam(engine.ledger, of, given.digest):
         await drop_documents(engine, of, given.chosen)
+        await drop_draft(engine.ledger, of.account, of.key)
         return _made(sent)
     asked = read_request(form)
     problems: dict[str, str | Sequence[str]] = dict(asked.problems)

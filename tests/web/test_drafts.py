@@ -200,6 +200,7 @@ async def test_sent_twice(clinics: Engine, client: Client, mine: dict[str, str])
     assert len(await clinics.ledger.fetch("SELECT id FROM exam")) == 1
     assert len(await clinics.ledger.fetch("SELECT id FROM exam_document")) == 1
     assert await clinics.ledger.fetch("SELECT id FROM draft_document") == []
+    assert await clinics.ledger.fetch("SELECT account FROM request_draft") == []
     changed = await send(client, mine, form | {"family": "ROE", "patient_id": "P2"})
     assert changed.headers["location"] != both[0].headers["location"]
 

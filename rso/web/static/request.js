@@ -26,7 +26,10 @@
     if (sending) return;
     if (answer && answer.ok) { kept.textContent = (await answer.json()).kept ? "Draft kept." : ""; } else { kept.textContent = "The draft could not be kept; the line may be down."; }
   };
-  form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(keep, 900); });
+  form.addEventListener("input", (event) => {
+    if (event.target.id === "documents") return; // kept with what is typed, below
+    clearTimeout(waiting); waiting = setTimeout(keep, 900);
+  });
   form.addEventListener("submit", () => { sending = true; clearTimeout(waiting); if (aborting) aborting.abort(); });
   const drop = document.getElementById("drop");
   if (drop) drop.addEventListener("submit", () => { sending = true; clearTimeout(waiting); if (aborting) aborting.abort(); });
