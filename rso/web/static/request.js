@@ -37,11 +37,12 @@
   addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
   // Documents: kept as they are chosen, one exchange at a time. The server's page says what is kept.
-  let aborting = null, turn = Promise.resolve();
-  const files = () => [...document.getElementById("documents").files];
+  // The field holds all that are not kept yet, so that they go with the form in any case.
+  let aborting = null, turn = Promise.resolve(), unkept = [];
+  const hold = () => { const all = new DataTransfer(); unkept.forEach((file) => all.items.add(file)); document.getElementById("documents").files = all.files; };
   const exchange = async (remove) => {
     if (sending) return;
-    const sent = files(), data = new FormData(form);
+    const sent = [...unkept], data = new FormData(form);
     if (remove) data.set("remove", remove); else if (!sent.length) return;
     kept.textContent = remove ? "" : "Keeping the documents…";
     aborting = new AbortController();
@@ -55,23 +56,22 @@
     if (sending) return;
     if (!part) {
       document.querySelectorAll("#papers li[hidden]").forEach((line) => { line.hidden = false; });
+      if (status === 413) { unkept = []; hold(); }
       kept.textContent = status === 413 ? "Too large at once; choose fewer documents." : "The documents could not be kept; the line may be down, or your session ended.";
       return;
     }
-    const input = document.getElementById("documents"), now = files();
-    const other = now.length !== sent.length || now.some((file, index) => file !== sent[index]);
     const fresh = document.importNode(part, true);
-    if (other) fresh.querySelector("#documents").replaceWith(input);
     const focused = document.activeElement, held = !focused || focused === document.body || document.getElementById("papers").contains(focused);
     document.getElementById("papers").replaceWith(fresh);
+    unkept = unkept.filter((file) => !sent.includes(file));
+    hold();
     fresh.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
     if (held) document.getElementById("documents").focus();
     kept.textContent = fresh.querySelector(".problem") ? "Not every document was kept; see Documents." : remove ? "Document removed." : "Documents kept.";
-    if (other) await exchange();
   };
   const queue = (remove) => { turn = turn.then(() => exchange(remove)); };
   form.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
-  form.addEventListener("change", (event) => { if (event.target.id === "documents") queue(); });
+  form.addEventListener("change", (event) => { if (event.target.id === "documents") { unkept.push(...event.target.files); hold(); queue(); } });
   form.addEventListener("click", (event) => {
     const button = event.target.closest("button[name=remove]");
     if (!button) return;
