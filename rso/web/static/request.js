@@ -39,7 +39,21 @@
   // Documents: kept as they are chosen, one exchange at a time. The server's page says what is kept.
   // The field holds all that are not kept yet, so that they go with the form in any case.
   let aborting = null, turn = Promise.resolve(), unkept = [];
-  const hold = () => { const all = new DataTransfer(); unkept.forEach((file) => all.items.add(file)); document.getElementById("documents").files = all.files; };
+  const input = document.getElementById("documents"); // never replaced: its dialog may be open
+  const hold = () => { const all = new DataTransfer(); unkept.forEach((file) => all.items.add(file)); input.files = all.files; held = [...input.files]; };
+  let held = [];
+  const untouched = () => input.files.length === held.length && [...input.files].every((file, n) => file.name === held[n].name && file.size === held[n].size && file.lastModified === held[n].lastModified);
+  const show = (part) => {
+    const field = input.closest(".field"), fresh = part.querySelector(".field");
+    document.querySelectorAll("#papers > .documents, #documents-problem").forEach((old) => old.remove());
+    const list = part.querySelector(".documents"), problem = part.querySelector("#documents-problem");
+    if (list) field.before(list);
+    if (problem) field.querySelector(".hint").before(problem);
+    field.className = fresh.className;
+    field.querySelector("label").textContent = fresh.querySelector("label").textContent;
+    for (const name of ["aria-invalid", "aria-describedby"]) input.toggleAttribute(name, false);
+    if (problem) { input.setAttribute("aria-invalid", "true"); input.setAttribute("aria-describedby", problem.id); }
+  };
   const exchange = async (remove) => {
     if (sending) return;
     const sent = [...unkept], data = new FormData(form);
@@ -60,14 +74,12 @@
       kept.textContent = status === 413 ? "Too large at once; choose fewer documents." : "The documents could not be kept; the line may be down, or your session ended.";
       return;
     }
-    const fresh = document.importNode(part, true);
-    const focused = document.activeElement, held = !focused || focused === document.body || document.getElementById("papers").contains(focused);
-    document.getElementById("papers").replaceWith(fresh);
+    const focused = document.activeElement, lost = remove && (!focused || focused === document.body || (focused !== input && document.getElementById("papers").contains(focused)));
+    show(document.importNode(part, true));
     unkept = unkept.filter((file) => !sent.includes(file));
-    hold();
-    fresh.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
-    if (held) document.getElementById("documents").focus();
-    kept.textContent = fresh.querySelector(".problem") ? "Not every document was kept; see Documents." : remove ? "Document removed." : "Documents kept.";
+    if (untouched()) hold(); // else a choice is about to be told
+    if (lost) input.focus();
+    kept.textContent = document.getElementById("documents-problem") ? "Not every document was kept; see Documents." : remove ? "Document removed." : "Documents kept.";
   };
   const queue = (remove) => { turn = turn.then(() => exchange(remove)); };
   form.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
