@@ -114,7 +114,8 @@ async def fill(url: str, exams: int) -> dict[str, str]:
         await ledger.insert_rows(tables.Exam, rows)
         await ledger.insert_rows(tables.Delivery, deliveries)
         await make_instances(ledger)
-    await ledger.execute("ANALYZE")
+    if ledger.kind == "postgres":  # its autovacuum would; SQLite has none, and is measured without
+        await ledger.execute("ANALYZE")
     found = await ledger.fetch("SELECT count(*) AS n FROM instance")
     assert found[0]["n"] == exams * PER_EXAM
     await ledger.close()
@@ -135,14 +136,14 @@ class Person:
         self.csrf = re.findall(r'name="_csrf" value="([^"]+)"', page.text)[0]
 
     def seconds(self, **form: str) -> float:
-        """How long the list's rows take."""
+        """How long the list's rows take; ``XA`` is what nobody in the set has."""
         began = time.perf_counter()
         answer = self.session.post(
             f"{self.base}/exams/rows", data={"_csrf": self.csrf, **form}, timeout=60
         )
         spent = time.perf_counter() - began
         assert answer.status_code == 200
-        assert 'data-number="' in answer.text, form
+        assert ('data-number="' in answer.text) == (form.get("modality") != "XA"), form
         return spent
 
     def page(self, path: str = "/") -> float:
@@ -192,6 +193,10 @@ def compare(name: str, urls: tuple[str, str], scale: float, rounds: int) -> list
             ("search by the beginning of it", "coordinator", lambda w: {"search": w["number"][:4]}),
             ("search by name", "coordinator", lambda w: {"search": w["name"]}),
             ("search by Patient ID", "coordinator", lambda w: {"search": w["patient_id"]}),
+            ("a filter that nobody fits", "coordinator", lambda _: {"modality": "XA"}),
+            ("a search within it", "coordinator", lambda _: {"search": "P", "modality": "XA"}),
+            ("newest, that nobody fits", "small facility",
+             lambda _: {"sort": "newest", "modality": "XA"}),
         ]  # fmt: skip
         for title, who, form in questions:
             times: list[list[float]] = [[], []]
@@ -201,8 +206,9 @@ def compare(name: str, urls: tuple[str, str], scale: float, rounds: int) -> list
                     if turn >= 5:
                         times[i].append(spent)
             small, large = (statistics.median(t) for t in times)
-            results.append({"engine": name, "what": title, "small_ms": small * 1000,
-                            "large_ms": large * 1000, "ratio": large / small})  # fmt: skip
+            results.append({"engine": name, "what": title, "of": len(questions),
+                            "small_ms": small * 1000, "large_ms": large * 1000,
+                            "ratio": large / small})  # fmt: skip
             print(f"  {name:8} {title:32} {small * 1000:6.1f} ms {large * 1000:6.1f} ms"
                   f"  ratio {large / small:.2f}  (goal 2)", flush=True)  # fmt: skip
     return results
@@ -267,7 +273,7 @@ def measure(scale: float = 1.0, rounds: int = 40, slices: int = 600, only: str =
             rows.append(
                 Row(what=f"active list and search, {exams:,} exams against {SMALL}, {engine}",
                     ratio=worst["ratio"], goal=2, at_most=True,
-                    detail=f"the slowest of 8 questions, {worst['what']}:"
+                    detail=f"the slowest of {worst['of']} questions, {worst['what']}:"
                     f" {worst['large_ms']:.0f} ms, {worst['small_ms']:.0f} ms").show()
             )  # fmt: skip
     if only in {"", "stream"}:

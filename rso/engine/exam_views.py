@@ -11,6 +11,7 @@ from rso.core.exam import Exam, Priority
 from rso.ledger import Ledger
 from rso.ledger.deliveries import deliveries_of
 from rso.ledger.exams import exam_by_number
+from rso.ledger.newest import newest_exams
 
 __all__ = ["DeliveryView", "ExamSummary", "ExamView", "StudyView", "list_exams", "view_exam"]
 
@@ -65,6 +66,7 @@ async def list_exams(
     facility: str | None = None,
     priority: Priority | None = None,
     after: str = "",
+    until: str = "",
     limit: int | None = None,
 ) -> list[ExamSummary]:
     """Exams, newest first.
@@ -76,35 +78,28 @@ async def list_exams(
         facility: Only of this one of them.
         priority: Only of this priority.
         after: The number of the last exam of the page before: only older ones.
+        until: The number of the last exam of this page: it and those just before it.
         limit: At most so many; ``None``: all.
 
     Raises:
-        ConfigError: ``after`` is the number of none that the caller may see.
+        ConfigError: ``after`` or ``until`` is the number of none that the caller may see.
     """
-    if facilities is not None and not facilities:
-        return []
-    where, values = ["1 = 1"], list[Any]()
-    if status:
-        where.append("status = ?")
-        values.append(status)
-    if facilities is not None:
-        where.append(f"facility IN ({','.join('?' * len(facilities))})")
-        values += facilities
-    for column, value in (("facility", facility), ("priority", priority and priority.rank)):
-        if value is not None:
-            where.append(f"{column} = ?")
-            values.append(value)
-    if after:
-        last = await exam_by_number(ledger, after, facilities=facilities)
-        if last is None:
+    marks = []
+    for number in (after, until):
+        mark = await exam_by_number(ledger, number, facilities=facilities) if number else None
+        if number and mark is None:
             raise ConfigError("the cursor is not one of this list")
-        where.append("id < ?")
-        values.append(last.id)
-    most = "" if limit is None else f" LIMIT {limit}"
-    rows = await ledger.fetch(
-        "SELECT number, status, facility, origin, instances FROM exam"  # noqa: S608
-        f" WHERE {' AND '.join(where)} ORDER BY id DESC{most}",
-        *values,
+        marks.append(mark.id if mark else "")
+    if facility is not None:
+        facilities = [facility] if facilities is None or facility in facilities else []
+    rows = await newest_exams(
+        ledger,
+        facilities,
+        status=status or "",
+        rank=priority.rank if priority else None,
+        after=marks[0],
+        until=marks[1],
+        limit=limit,
     )
     return [
         ExamSummary(

@@ -71,24 +71,30 @@ def _shown(found: Found, at: datetime) -> dict[str, Any]:
     }
 
 
+def _only(wanted: Filters, form: dict[str, str]) -> list[str]:
+    """What the list is narrowed to, in words: nobody takes a part of it for the whole."""
+    owner = {"mine": "yours", "nobody": "nobody's"}.get(form.get("owner", ""), "")
+    priority = form.get("priority", "") if wanted.rank is not None else ""
+    words = (wanted.status, wanted.facility, priority, wanted.modality, owner)
+    return [word for word in words if word]
+
+
 async def _list(request: Ask, me: Identity, form: dict[str, str]) -> dict[str, Any]:
     """What the list shows."""
     engine, at = engine_of(request), now()
     wanted = _filters(form, me)
     found = await find_active(
-        engine.ledger, me.person.facilities, wanted, at=at, after=form.get("after", ""),
-        limit=_PAGE,
+        engine.ledger, me.person.facilities, wanted, at=at, limit=_PAGE,
+        cursor=form.get("to", form.get("cursor", "")),
     )  # fmt: skip
-    filtered = any(form.get(name) for name in _KEPT if name != "sort")
     return {
         "rows": [_shown(exam, at) for exam in found.exams],
         "grouped": wanted.sort == "urgency" and not wanted.search and not wanted.status,
-        "after": found.after,
-        "here": form.get("after", ""),
+        "page": found,
         "holds": await open_holds(engine.ledger, me.person.facilities),
         "counts": await _counts(request, engine, me.person.facilities),
         "search": wanted.search,
-        "filtered": filtered,
+        "only": _only(wanted, form),
         "can_claim": me.person.role in _OWNERS,
         "at": at,
     }

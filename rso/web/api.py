@@ -20,7 +20,7 @@ __all__ = ["HANDLERS", "CreatedExam", "NewExam"]
 
 Ask = Request[Any, Any, Any]
 Text = Annotated[str, Meta(max_length=200)]
-Cursor = Annotated[str, QueryParameter(max_length=32, description="The page before's `next`.")]
+Cursor = Annotated[str, QueryParameter(max_length=32, description="A page's `next` or `previous`.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000, description="Exams on a page.")]
 
 
@@ -81,10 +81,12 @@ class Exams(Struct, frozen=True, kw_only=True):
 
     Attributes:
         next: The ``cursor`` of the page that follows; ``null`` at the end.
+        previous: The ``cursor`` of the page before; ``null`` at the top.
     """
 
     exams: list[ExamSummary]
     next: str | None
+    previous: str | None
 
 
 class Holds(Struct, frozen=True, kw_only=True):
@@ -145,21 +147,31 @@ async def api_list(
 ) -> Exams:
     """List exams, newest first, a page at a time.
 
-    An answer's ``next`` is the ``cursor`` of the page that follows. Exams that are made meanwhile
-    move nothing: each exam is on one page.
+    An answer's ``next`` is the ``cursor`` of the page that follows, its ``previous`` that of the
+    page before. Exams that are made meanwhile move nothing: each exam is on one page.
     """
     me = await signed_in(request)
+    back = cursor.startswith("-")
+    number = cursor.removeprefix("-")
+    if cursor and not number:
+        raise ValidationException("the cursor is not one of this list")
     found = await list_exams(
         engine_of(request).ledger,
         status=status.value if status else None,
         facilities=me.person.facilities,
         facility=facility,
         priority=priority,
-        after=cursor,
+        after="" if back else number,
+        until=number if back else "",
         limit=limit + 1,
     )
+    more = len(found) > limit
+    if back:
+        first = f"-{found[0].exam_number}" if more else None
+        return Exams(exams=found[-limit:], next=number or None, previous=first)
     shown = found[:limit]
-    return Exams(exams=shown, next=shown[-1].exam_number if len(found) > limit else None)
+    following = shown[-1].exam_number if more else None
+    return Exams(exams=shown, next=following, previous=f"-{number}" if number else None)
 
 
 @get("/api/exams/{number:str}")

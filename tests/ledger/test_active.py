@@ -11,6 +11,7 @@ from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
 from rso.core.number import format_number, make_number
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.active import Filters, count_active, find_active
+from rso.ledger.active_cursor import Cursor
 from rso.ledger.exams import insert_exam, now, set_status
 
 AT = now()
@@ -36,15 +37,15 @@ async def names(
     ledger: Ledger, facilities: Sequence[str] | None = None, *, limit: int = 50, **wanted: Any
 ) -> list[str]:
     """The names on all the pages of a list, page after page."""
-    found, after = list[str](), ""
+    found, cursor = list[str](), ""
     for _ in range(40):
         page = await find_active(
-            ledger, facilities, Filters(**wanted), at=AT, after=after, limit=limit
+            ledger, facilities, Filters(**wanted), at=AT, cursor=cursor, limit=limit
         )
         assert len(page.exams) <= limit
         found += [exam.row["patient_name"] for exam in page.exams]
-        after = page.after
-        if not after:
+        cursor = page.next
+        if not cursor:
             return found
     raise AssertionError("the pages do not end")
 
@@ -133,10 +134,18 @@ async def test_filters_and_sorts(ledger: Ledger) -> None:
     assert await names(ledger, status="receiving") == ["GAMMA"]
     assert await names(ledger, status="delivered") == ["ALPHA"]
     assert await names(ledger, status="cancelled", sort="oldest") == ["OLD"]
-    # A cursor of nowhere, or of another facility's exam, begins at the top.
-    for after in ("0:x", "9:1", "0:00000000-0000-0000-0000-000000000000"):
-        page = await find_active(ledger, None, Filters(), at=AT, after=after)
-        assert page.exams[0].row["patient_name"] == "GAMMA"
+    assert await names(ledger, status="cancelled", sort="name") == ["OLD"]
+    # A cursor of nowhere, or of another order, begins at the top.
+    by_name = await find_active(ledger, None, Filters(sort="name"), at=AT, limit=1)
+    key = "00000000-0000-0000-0000-000000000000"
+    wrong = [Cursor(False, s, c, v, i).text() for s, c, v, i in (
+        (9, "due_at", str(AT), key), (0, "due_at", "yesterday", key), (0, "due_at", str(AT), "x"),
+        (-1, "due_at", str(AT), key), (0, "patient_name", "A", key),
+    )]  # fmt: skip
+    for cursor in ("0:x", "é", "!", "bnVsbA==", by_name.next, *wrong):
+        page = await find_active(ledger, None, Filters(), at=AT, cursor=cursor)
+        assert page.exams[0].row["patient_name"] == "GAMMA", cursor
+        assert not page.previous
 
 
 async def test_word_of_changes(ledger: Ledger) -> None:

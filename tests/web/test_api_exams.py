@@ -238,30 +238,41 @@ async def test_changed_demographics_are_matched_again(
 
 
 async def test_pages_of_exams(clinics: Engine, client: Client) -> None:
-    """Each exam once, whatever is made meanwhile; another facility's number is no cursor."""
+    """Each exam once, either way, whatever is made meanwhile; a stranger's number is no cursor."""
     made = [
         await create_exam(clinics, facility=f, patient=Patient(name="A^B"), actor=ME)
         for f in ("NORTH", "NORTH", "SOUTH", "NORTH", "NORTH", "NORTH")
     ]
     me = await bearer(clinics)
 
-    async def page(**asked: Any) -> tuple[list[str], str | None]:
+    async def page(way: str = "next", **asked: Any) -> tuple[list[str], str | None]:
         answer = await client.get("/api/exams", headers=me, params=asked)
         assert answer.status_code == 200, answer.text
         found = answer.json()
-        return [exam["exam_number"] for exam in found["exams"]], found["next"]
+        return [exam["exam_number"] for exam in found["exams"]], found[way]
 
     mine = [exam.number for exam in reversed(made) if exam.facility == "NORTH"]
     assert await page() == (mine, None)
     seen, cursor = await page(limit=2)
     assert cursor == mine[1]
-    await create_exam(clinics, facility="NORTH", patient=Patient(name="A^B"), actor=ME)
+    new = await create_exam(clinics, facility="NORTH", patient=Patient(name="A^B"), actor=ME)
+    here = cursor
     while cursor:
+        here = cursor
         more, cursor = await page(limit=2, cursor=cursor)
         seen += more
     assert seen == mine
+    back, cursor = mine[4:], (await page("previous", limit=2, cursor=here))[1]
+    while cursor:
+        assert (await page("next", limit=2, cursor=cursor))[1] == cursor.removeprefix("-")
+        more, cursor = await page("previous", limit=2, cursor=cursor)
+        back = more + back
+    assert back == [new.number, *mine]
+    assert (await page("previous", limit=2))[1] is None
+    assert await page("previous", limit=9, cursor=f"-{mine[0]}", status="cancelled") == ([], None)
     assert await page(limit=5, cursor="", status="requested", facility="SOUTH") == ([], None)
-    for wrong in ({"cursor": made[2].number}, {"cursor": "X"}, {"limit": 0}, {"limit": 10_001}):
+    cursors = [{"cursor": c} for c in (made[2].number, f"-{made[2].number}", "X", "-")]
+    for wrong in (*cursors, {"limit": 0}, {"limit": 10_001}):
         assert (await client.get("/api/exams", headers=me, params=wrong)).status_code == 400
     lead = await bearer(clinics, LEAD)
     for limit in (-1, 0, 1001):

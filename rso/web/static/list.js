@@ -1,4 +1,5 @@
-// The active list with the keyboard: j and k or the arrows go, Enter opens, c claims, / searches.
+// The active list with the keyboard: j and k or the arrows go, Enter opens, c claims,
+// n and p turn the page, / searches.
 (() => {
   const rows = document.getElementById("rows");
   if (!rows) return;
@@ -29,6 +30,8 @@
   const row = () => all().find((r) => r.dataset.number === chosen);
   const press = (selector) => { const button = row() && row().querySelector(selector); if (button) button.click(); };
 
+  const turn = (way) => { const button = rows.querySelector(`[data-page=${way}]`); if (button) button.click(); };
+
   rows.addEventListener("focusin", (event) => {
     const own = event.target.closest("tr[data-number]");
     if (own) { chosen = own.dataset.number; mark(false); }
@@ -36,7 +39,12 @@
   // The rows come anew: who had the focus in them has it again.
   let inside = false;
   document.addEventListener("htmx:beforeSwap", (event) => { if (event.target === rows) inside = rows.contains(document.activeElement); });
-  document.addEventListener("htmx:afterSwap", (event) => { if (event.target === rows) mark(inside); });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.target !== rows) return;
+    // Another page begins at its top, under the eyes and for the keyboard.
+    if (event.detail.requestConfig.elt.name === "to") { chosen = null; rows.focus({ preventScroll: true }); rows.scrollIntoView({ block: "start" }); }
+    else mark(inside);
+  });
 
   document.addEventListener("htmx:responseError", (event) => {
     const answer = event.detail.xhr;
@@ -60,7 +68,7 @@
       j: () => go(1), k: () => go(-1), ArrowDown: () => go(1), ArrowUp: () => go(-1),
       Enter: () => { if (event.target === document.body || event.target.id === "main") press("a.number"); else return "on"; },
       c: () => press("[data-claim]"), "/": () => { const s = document.getElementById("search"); s.focus(); s.select(); },
-      o: () => { const more = document.getElementById("more"); if (more) more.click(); },
+      n: () => turn("next"), p: () => turn("previous"),
       "?": () => help.showModal(),
     }[event.key];
     if (act && act() !== "on") event.preventDefault();
@@ -71,7 +79,7 @@
   // Another search or filter begins at the first exam.
   document.addEventListener("htmx:configRequest", (event) => {
     const cause = event.detail.triggeringEvent;
-    if (event.target.id === "finder" && cause && cause.type !== "refresh") event.detail.parameters.after = "";
+    if (event.target.id === "finder" && cause && cause.type !== "refresh") event.detail.parameters.cursor = "";
   });
   // A view is what the finder says now; its form takes it along when it is kept.
   const finder = document.getElementById("finder"), keep = document.getElementById("keep-view");
