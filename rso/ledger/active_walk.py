@@ -52,8 +52,7 @@ class Walk:
     ) -> "Walk":
         """See what stands above the segments, and from which side they are found."""
         troubled = await _troubled(ledger, facilities, wanted) if wanted.by_urgency else []
-        narrowed = facilities is not None or bool(filter_sql(wanted)[0])
-        few = narrowed and not wanted.whole_number and await few_fit(ledger, facilities, wanted)
+        few = not wanted.whole_number and await few_fit(ledger, facilities, wanted)
         return cls(ledger, facilities, wanted, segments, troubled, few=few)
 
     def group(self, key: Cursor) -> str:

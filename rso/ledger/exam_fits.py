@@ -13,7 +13,7 @@ from rso.ledger.ledger import Ledger
 
 __all__ = ["few_fit", "fitting_sql"]
 
-_FEW = 1000
+_FEW = 500
 
 
 def fitting_sql(

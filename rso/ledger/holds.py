@@ -164,7 +164,7 @@ async def open_holds(ledger: Ledger, facilities: Sequence[str] | None) -> dict[s
         f" FROM hold WHERE {where}",
         *values,
     )
-    oldest = await ledger.fetch(
+    oldest = rows[0]["n"] and await ledger.fetch(
         f"SELECT opened_at FROM hold WHERE {where} ORDER BY opened_at LIMIT 1",  # noqa: S608
         *values,
     )

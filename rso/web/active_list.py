@@ -17,7 +17,7 @@ from rso.ledger.active import ACTIVE, SORTS, Filters, Found, count_active, find_
 from rso.ledger.exams import now
 from rso.ledger.holds import open_holds
 from rso.ledger.lists import facilities_of
-from rso.ledger.preferences import choose_view, remove_view, save_view, views_of
+from rso.ledger.preferences import Views, choose_view, remove_view, save_view, views_of
 from rso.ledger.sessions import session_key
 from rso.web.auth import COOKIE, Identity, checked_form, engine_of, signed_in
 from rso.web.live import Live
@@ -74,7 +74,7 @@ def _shown(found: Found, at: datetime) -> dict[str, Any]:
 def _only(wanted: Filters, form: dict[str, str]) -> list[str]:
     """What the list is narrowed to, in words: nobody takes a part of it for the whole."""
     owner = {"mine": "yours", "nobody": "nobody's"}.get(form.get("owner", ""), "")
-    priority = form.get("priority", "") if wanted.rank is not None else ""
+    priority = "" if wanted.rank is None else ("STAT", "urgent", "routine")[wanted.rank]
     words = (wanted.status, wanted.facility, priority, wanted.modality, owner)
     return [word for word in words if word]
 
@@ -114,7 +114,9 @@ async def _counts(request: Ask, engine: Engine, facilities: Sequence[str] | None
     return total
 
 
-async def _page(request: Ask, me: Identity, form: dict[str, str], view: str) -> Template:
+async def _page(
+    request: Ask, me: Identity, form: dict[str, str], views: Views, view: str = ""
+) -> Template:
     ledger = engine_of(request).ledger
     return page(
         request,
@@ -124,7 +126,7 @@ async def _page(request: Ask, me: Identity, form: dict[str, str], view: str) -> 
         modalities=MODALITIES,
         facilities=await facilities_of(ledger, me.person.facilities),
         form=form,
-        views=await views_of(ledger, me.person.email),
+        views=views,
         view=view,
         **await _list(request, me, form),
     )
@@ -136,14 +138,17 @@ async def exam_list(request: Ask, view: FromQuery[str | None] = None) -> Templat
     me = await signed_in(request)
     views = await views_of(engine_of(request).ledger, me.person.email)
     chosen = views.get(views.view if view is None else view)
-    return await _page(request, me, chosen.filters if chosen else {}, chosen.key if chosen else "")
+    if chosen is None:
+        return await _page(request, me, {}, views)
+    return await _page(request, me, chosen.filters, views, chosen.key)
 
 
 @post("/", status_code=200)
 async def exam_search(request: Ask) -> Template:
     """The list for a browser without scripts: the whole page, the search posted."""
     me = await signed_in(request)
-    return await _page(request, me, await checked_form(request), "")
+    views = await views_of(engine_of(request).ledger, me.person.email)
+    return await _page(request, me, await checked_form(request), views)
 
 
 @post("/exams/rows", status_code=200)

@@ -1,11 +1,19 @@
 """The Active patient list in a real browser: live, by keyboard, claimed, kept as a view."""
 
+import asyncio
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from rso.core.exam import Exam, ExamStatus, Origin, Patient
+from rso.core.number import make_number
+from rso.ledger import Ledger, new_id
+from rso.ledger.exams import insert_exam, now
+from rso.settings import load_settings
+from rso.testing.browser import sign_in
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 
@@ -23,6 +31,45 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield made
     assert made.stop() == 0
     pacs.stop()
+
+
+async def make_many(url: str, count: int) -> None:
+    """So many exams that wait, due one after the other."""
+    ledger, at = await Ledger.open(url), now()
+    await ledger.migrate()
+    for i in range(count):
+        exam = Exam(
+            id=new_id(), number=make_number(), facility="NORTH", origin=Origin.REQUEST,
+            status=ExamStatus.REQUESTED, patient=Patient(name=f"DOE^J{i}"), created_at=at,
+            modality="CT",
+        )  # fmt: skip
+        due_at = at + timedelta(hours=9, minutes=i)
+        await insert_exam(ledger, exam, due_at=due_at, created_by="t")
+    await ledger.close()
+
+
+@pytest.fixture
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A list of three pages: 120 exams."""
+    made = Site(tmp_path_factory.mktemp("many"), 1)
+    asyncio.run(make_many(load_settings(made.config).database.url, 120))
+    made.start("web")
+    yield made
+    assert made.stop() == 0
+
+
+@pytest.fixture
+def visit_many(browser: Browser, many: Site) -> Visit:
+    """The list of three pages, seen by a technician; any error of a script fails the test."""
+
+    def open_page() -> Page:
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        page.on("pageerror", lambda error: pytest.fail(f"script error: {error}"))
+        sign_in(page, f"http://127.0.0.1:{many.web}", "tech@example.org", "a good password")
+        page.wait_for_timeout(500)  # the stream's first word has been answered
+        return page
+
+    return open_page
 
 
 def make_exam(site: Site, name: str, **more: str) -> str:
@@ -187,3 +234,116 @@ def test_light_enough(site: Site, visit: Visit) -> None:
     assert all(url.startswith((base, "data:")) for url in urls.values()), urls
     assert sum(sizes.values()) < 100_000, sizes
     assert any("htmx" in url and n < 25_000 for url, n in sizes.items()), "not compressed"
+
+
+ROWS = "#rows tr[data-number]"
+
+
+def test_pages(many: Site, visit_many: Visit) -> None:
+    """There and back by mouse and keyboard; what happens meanwhile turns no page."""
+    page = visit_many()
+
+    def shown() -> list[str]:
+        return page.locator(f"{ROWS} a.number").all_inner_texts()
+
+    expect(page.locator(ROWS)).to_have_count(50)
+    first = shown()
+    expect(page.locator("[data-page=previous]")).to_have_count(0)
+    page.locator("[data-page=next]").click()
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    second = shown()
+    assert len(second) == 50
+    assert not set(first) & set(second)
+    # The new page begins under the eyes, and the keyboard at its first exam.
+    expect(page.locator("#rows")).to_be_focused()
+    assert page.evaluate("document.getElementById('rows').getBoundingClientRect().top") >= 0
+    page.keyboard.press("j")
+    expect(page.locator("tr.chosen a.number")).to_have_text(second[0])
+    # Somebody asks for an exam that stands first: this page is told, and stays.
+    with page.expect_response("**/exams/rows"):
+        make_exam(many, "NEW^ONE", priority="stat")
+    page.wait_for_timeout(500)
+    assert shown() == second
+    expect(page.locator("tr.chosen a.number")).to_be_focused()
+    page.keyboard.press("n")
+    expect(page.locator(ROWS)).to_have_count(20)
+    expect(page.locator("#rows")).to_contain_text("The list ends here")
+    page.keyboard.press("n")
+    page.keyboard.press("p")
+    expect(page.locator(f"{ROWS} a.number").first).to_have_text(second[0])
+    assert shown() == second
+    page.keyboard.press("p")
+    expect(page.locator(f"{ROWS} a.number").nth(1)).to_have_text(first[0])
+    expect(page.locator("[data-page=previous]")).to_have_count(0)
+    # A filter begins at its first page, and so does Enter in the search.
+    page.keyboard.press("n")
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    page.fill("#search", "new")
+    page.keyboard.press("Enter")
+    expect(page.locator(ROWS)).to_have_count(1)
+    page.fill("#search", "")
+    expect(page.locator(ROWS)).to_have_count(50)
+    page.locator("[data-page=next]").click()
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    page.click("text=Filter and sort")
+    page.select_option("[name=sort]", "oldest")
+    expect(page.locator("[data-page=previous]")).to_have_count(0)
+    page.select_option("[name=modality]", "XA")
+    expect(page.locator("#rows .empty")).to_contain_text("No exam fits XA")
+    page.click("#rows .empty a")
+    expect(page.locator(ROWS)).to_have_count(50)
+
+
+def test_a_late_answer_turns_no_page_back(many: Site, visit_many: Visit) -> None:
+    """A page was turned while the list was being refreshed: the older answer is not shown."""
+    page = visit_many()
+    first = page.locator(f"{ROWS} a.number").first.inner_text()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if "to=" in (route.request.post_data or ""):
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/exams/rows", hold)
+    page.evaluate("document.body.dispatchEvent(new CustomEvent('refresh'))")
+    page.wait_for_timeout(200)
+    assert held
+    page.keyboard.press("n")
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    second = page.locator(f"{ROWS} a.number").first.inner_text()
+    assert second != first
+    for route in held:
+        route.continue_()
+    page.unroute("**/exams/rows")
+    page.wait_for_timeout(700)
+    expect(page.locator(f"{ROWS} a.number").first).to_have_text(second)
+
+
+@pytest.mark.parametrize("way", ["next", "previous"])
+def test_pages_without_scripts(browser: Browser, many: Site, way: str) -> None:
+    """The buttons of pages post the form: the same pages come back whole."""
+    page = browser.new_context(java_script_enabled=False).new_page()
+    sign_in(page, f"http://127.0.0.1:{many.web}", "tech@example.org", "a good password")
+    first = page.locator(f"{ROWS} a.number").all_inner_texts()
+    page.click("[data-page=next]")
+    second = page.locator(f"{ROWS} a.number").all_inner_texts()
+    assert len(second) == 50
+    assert not set(first) & set(second)
+    if way == "previous":
+        page.click("[data-page=previous] >> nth=0")
+        assert page.locator(f"{ROWS} a.number").all_inner_texts() == first
+
+
+def test_long_names_push_nothing_off_the_page(many: Site, visit_many: Visit) -> None:
+    """One word of sixty letters, and a long Patient ID, at a desk and on a phone."""
+    make_exam(many, "X" * 60 + "^Y", patient_id="PATIENT-ID-OF-ANOTHER-HOSPITAL-" + "9" * 30)
+    page = visit_many()
+    page.fill("#search", "xxx")
+    expect(page.locator(ROWS)).to_have_count(1)
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        for selector in ("html", "#rows .scroll"):
+            wide = page.locator(selector).evaluate("e => e.scrollWidth - e.clientWidth")
+            assert wide <= 0, (width, selector)
