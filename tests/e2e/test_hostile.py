@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import ftplib
 import http.client
 import io
@@ -98,9 +99,12 @@ def exchange(port: int, data: bytes, *, seconds: float = 20.0) -> bytes:
     answer = b""
     with socket.create_connection(("127.0.0.1", port), 5) as sock:
         sock.settimeout(seconds)
-        with contextlib.suppress(ConnectionError):
+        try:
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:  # ended by the server already
+            if exc.errno not in {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}:
+                raise
         with contextlib.suppress(ConnectionError):
             while piece := sock.recv(65536):
                 answer += piece
