@@ -115,7 +115,7 @@ def test_from_request_to_proof(
     go(customer, "[name=given]", "JANE")
     go(customer, "[name=birth_date]", "01311970")
     go(customer, "[name=indication]", "fell from a ladder")
-    press(customer, "button:has-text('Create exam')")
+    press(customer, "button.main:has-text('Create exam')")
     number = customer.locator("#number").inner_text()
     # The technician sees it at once, and nothing was loaded again.
     expect(technician.locator("#rows")).to_contain_text(number, timeout=LIVE_MS)
