@@ -91,11 +91,11 @@ def explain_refusal(connection: Connection, sources: Sequence[Source]) -> str:
     """In words for the deployer, never for the peer, why a connection was refused."""
     named = [s for s in sources if _is_named(s, connection)]
     if not named:
-        return f"no source of channel {connection.channel} is called {connection.identity}"
+        return f"no source of channel {connection.channel} is called {connection.claimed}"
     reasons = [reason for s in named if (reason := _obstacle(s, connection))]
     if len(reasons) < len(named):
-        return f"several sources are called {connection.identity} and fit"
-    return f"{connection.identity}: {'; '.join(dict.fromkeys(reasons))}"
+        return f"several sources are called {connection.claimed} and fit"
+    return f"{connection.claimed}: {'; '.join(dict.fromkeys(reasons))}"
 
 
 def facility_concerned(connection: Connection, sources: Sequence[Source]) -> str:

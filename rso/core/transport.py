@@ -38,6 +38,8 @@ __all__ = [
     "WriteAhead",
 ]
 
+_MOST_SHOWN = 64
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -87,6 +89,13 @@ class Connection(Struct, frozen=True, kw_only=True):
     called_ae_title: str = ""
     tls: bool = False
     certificate_fingerprint: str = ""
+
+    @property
+    def claimed(self) -> str:
+        """The identity for logs and alerts, cut: a stranger chooses how long it is."""
+        if len(self.identity) <= _MOST_SHOWN:
+            return self.identity
+        return f"{self.identity[: _MOST_SHOWN - 1]}…"
 
 
 class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -137,6 +137,13 @@ def test_the_same_ae_title_on_two_networks_is_two_facilities() -> None:
     assert "none of its networks" in explain_refusal(connection("10.3.0.1"), sources)
 
 
+def test_a_stranger_does_not_choose_how_long_a_reason_is() -> None:
+    """What was claimed stands in it, cut."""
+    said = explain_refusal(structs.replace(connection("10.3.0.1"), identity="A" * 5000), [])
+    assert "A" * 60 in said
+    assert len(said) < 120
+
+
 def test_overlaps_and_unbound_sources_are_refused() -> None:
     """Two sources that one connection could be, and one bound to nothing, are errors."""
     assert check_sources([source("NORTH", "10.0.0.0/8"), source("SOUTH", "10.2.0.0/16")])

@@ -62,7 +62,7 @@ class Accounts:
         log.warning("sign-in refused", peer=connection.peer_address, reason=reason)
         facts = {
             "peer": connection.peer_address,
-            "account": connection.identity,
+            "account": connection.claimed,
             "reason": reason,
             "facility": facility_concerned(connection, self._context.sources()),
         }

@@ -133,6 +133,14 @@ class _Control:
         if not self._closed:
             super().pre_process_command(line, cmd, arg)  # type: ignore[misc]
 
+    def add_channel(self: Any, *args: Any, **words: Any) -> None:
+        """A refused sign-in is answered two seconds later, when the connection may be gone.
+
+        Its descriptor may be another connection's by then.
+        """
+        if not getattr(self, "_closed", False):
+            super().add_channel(*args, **words)  # type: ignore[misc]
+
     def handle_auth_success(self: Any, home: str, password: str, msg_login: str) -> None:
         """The view is made here, so it must know whose it is."""
         source = self.source

@@ -1,8 +1,10 @@
 """FTP keeps the receivers' contract, and its own: what a reply means, and what nobody may do."""
 
+import contextlib
 import ftplib
 import io
 import re
+import socket
 import ssl
 import time
 import zipfile
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 from rso_ftp.plugin import Ftp, FtpConfig
+from rso_ftp.server import _Control
 
 from rso.core.errors import NoSpaceError
 from rso.plugins import Connection, Kind, Receiver, ReceiverContext, Source
@@ -373,4 +376,22 @@ def test_guesses_are_counted(server: Server) -> None:
         "ftp sign-in refused",
         {"peer": "127.0.0.1", "account": "north", "reason": "wrong password", "facility": "NORTH"},
     )
+    server.client("south").close()
+
+
+def test_who_leaves_before_a_refusal_is_answered(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes two seconds later, and finds nobody: nor whoever has the descriptor then."""
+    raised: list[object] = []
+    monkeypatch.setattr(_Control, "log_exception", lambda _self, where: raised.append(where))
+    for words in (b"USER north\r\nPASS wrong\r\nQUIT\r\n", b"USER north\r\nPASS wrong\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+            sock.sendall(words)
+            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(4096):
+                    pass
+    time.sleep(2.5)
+    assert not raised
     server.client("south").close()

@@ -107,7 +107,7 @@ class Callers:
             reason = explain_refusal(connection, self._context.sources())
         facts = {
             "peer": connection.peer_address,
-            "source": connection.identity,
+            "source": connection.claimed,
             "reason": reason,
             "facility": facility_concerned(connection, self._context.sources()),
         }
