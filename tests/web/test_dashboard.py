@@ -127,7 +127,7 @@ async def test_health(
 
 @ONE_LOOP
 async def test_health_says_what_is_not_trusted(
-    clinics: Engine, client: AsyncTestClient[Litestar]
+    clinics: Engine, client: AsyncTestClient[Litestar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A spool that failed makes RSO not ready, with the reason, for as long as it stands."""
     fault = Fault(clinics.settings.data_dir / "faults" / "spool receive-0")
@@ -137,6 +137,7 @@ async def test_health_says_what_is_not_trusted(
     assert answer.status_code == 503
     assert answer.json()["checks"] == {"database": True, "space": True, "volumes": False}
     assert answer.json()["reasons"] == ["spool receive-0: sync failed: Input/output error"]
+    monkeypatch.setattr(monitoring, "may_watch", lambda _request: True)
     assert "rso_faults 1.0" in (await client.get("/metrics")).text
     fault.close()
     assert (await client.get("/health")).status_code == 200
