@@ -107,6 +107,7 @@ def form_with_errors(page: Page, stage: Stage) -> None:
 def duplicate_question(page: Page, stage: Stage) -> None:
     """The same patient has an open exam."""
     page.goto(f"{stage.base}/exams/new")
+    page.select_option("#priority", "routine")  # whatever the draft of an earlier state says
     page.fill("#family", "DOE")
     page.fill("#given", "JANE")
     page.fill("#birth_date", "1970-01-31")
