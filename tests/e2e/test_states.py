@@ -117,14 +117,13 @@ def duplicate_question(page: Page, stage: Stage) -> None:
 
 
 def refused_document(page: Page, stage: Stage) -> None:
-    """A document of a kind that is not taken."""
+    """A document of a kind that is not taken is refused when it is chosen."""
     page.goto(f"{stage.base}/exams/new")
     page.fill("#family", "ROE")
     page.fill("#indication", "fell")
     page.set_input_files(
         "#documents", {"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"no PDF"}
     )
-    press(page, "button.main")
     expect(page.locator("#documents-problem")).to_be_visible()
 
 
