@@ -308,7 +308,8 @@ INSIDE: tuple[State, ...] = (
 
 def enrol(browser: Browser, stage: Stage, look: Look) -> list[str]:
     """Give a person a second factor; what is wrong with the page that shows the codes."""
-    page = browser.new_context(viewport=DESK).new_page()
+    # A colour in the middle of its change is none that people read.
+    page = browser.new_context(viewport=DESK, reduced_motion="reduce").new_page()
     sign_in(page, stage.base, "second@example.org", PASSWORD)
     page.goto(f"{stage.base}/me/security")
     page.fill("#code", "000000")
