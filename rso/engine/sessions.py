@@ -137,14 +137,8 @@ class _Worker:
         of = self._of
         try:
             outgoing = of._preparer.outgoing(parcel)
-        except Exception as exc:
-            if isinstance(exc, (RsoError, OSError)):
-                reason = (
-                    str(exc) if isinstance(exc, RsoError) else "its archive file cannot be read"
-                )
-            else:  # a fault of ours must stop this instance, not the thread of all
-                log.exception("instance cannot be prepared", instance=parcel.instance)
-                reason = f"{type(exc).__name__} while it was prepared"
+        except Exception as exc:  # stops this instance, and not the thread of all
+            reason = _reason(parcel, exc)
             of._answer(parcel, SendResult(outcome=Outcome.STOPPED, code="local", reason=reason))
             return True
         if self._session is not None and parcel.pair not in self._offered:
@@ -193,3 +187,13 @@ class _Worker:
             self._session.close()
             self._session = None
             self._of._count(-1)
+
+
+def _reason(parcel: Parcel, exc: Exception) -> str:
+    """Why an instance cannot be prepared, for a person; a fault of our own is in the log too."""
+    if isinstance(exc, RsoError):
+        return str(exc)
+    if isinstance(exc, OSError):
+        return "its archive file cannot be read"
+    log.error("instance cannot be prepared", instance=parcel.instance, exc_info=exc)
+    return f"{type(exc).__name__} while it was prepared"

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from rso.core.errors import ConfigError
-from rso.ledger import tables
+from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 
@@ -76,7 +76,7 @@ async def add_contact(ledger: Ledger, owner: str, channel: str, address: str) ->
         "code_tries": 0,
     }
     added = await ledger.insert_rows(
-        tables.Contact,
+        site_tables.Contact,
         [
             {
                 "id": new_id(),

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from rso.core.errors import ConfigError
 from rso.core.password import HASHER, is_right
-from rso.ledger import tables
+from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 
@@ -108,7 +108,7 @@ async def upsert_user(
         return
     columns = ("name", "role", "facilities", "password_hash")
     await ledger.insert_rows(
-        tables.User,
+        site_tables.User,
         [
             {
                 "id": new_id(),
@@ -134,7 +134,7 @@ async def too_many(ledger: Ledger, subject: str, most: int = 5) -> bool:
     if await _recent(ledger, subject) >= most:
         return True
     row = {"id": new_id(), "subject": subject[:300], "at": now()}
-    await ledger.insert_rows(tables.Login, [row])
+    await ledger.insert_rows(site_tables.Login, [row])
     return False
 
 
@@ -150,7 +150,7 @@ async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Pe
     at = now()
     await ledger.execute("DELETE FROM login_attempt WHERE at < ?", at - _KEPT)
     await ledger.insert_rows(
-        tables.Login,
+        site_tables.Login,
         [
             {"id": new_id(), "subject": f"account:{email}", "at": at},
             {"id": new_id(), "subject": f"address:{address}", "at": at},

@@ -4,7 +4,7 @@ import secrets
 from datetime import timedelta
 from hashlib import sha256
 
-from rso.ledger import audit, tables
+from rso.ledger import audit, site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.people import hash_new
@@ -27,7 +27,7 @@ async def begin_reset(ledger: Ledger, email: str) -> str | None:
         return None
     secret, at = secrets.token_urlsafe(32), now()
     await ledger.insert_rows(
-        tables.PasswordReset,
+        site_tables.PasswordReset,
         [
             {
                 "id": new_id(),

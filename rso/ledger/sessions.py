@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from rso.ledger import tables
+from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 from rso.ledger.people import Person, person_of
@@ -61,7 +61,7 @@ async def create_session(
     secret, at = secrets.token_urlsafe(32), now()
     await ledger.execute("DELETE FROM web_session WHERE expires_at < ?", at)
     await ledger.insert_rows(
-        tables.Session,
+        site_tables.Session,
         [
             {
                 "id": _hash(secret),
@@ -144,7 +144,7 @@ async def begin_pending(ledger: Ledger, person: Person) -> str:
     """The password was right, the second factor is to come: a ticket for five minutes."""
     secret, at = secrets.token_urlsafe(32), now()
     await ledger.insert_rows(
-        tables.Session,
+        site_tables.Session,
         [
             {
                 "id": _hash(secret),

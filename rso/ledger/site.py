@@ -12,7 +12,7 @@ from rso.core.on_call import check_on_call
 from rso.core.quota import Quota
 from rso.core.source import check_sources
 from rso.core.transport import Kind, Source
-from rso.ledger import tables
+from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.on_call import on_call_warnings
@@ -77,11 +77,13 @@ async def _upsert(
 
 
 async def _load_radiologist(ledger: Ledger, entry: RadiologistEntry) -> None:
-    await _upsert(ledger, tables.Radiologist, "code", {"code": entry.code, "name": entry.name}, {})
+    await _upsert(
+        ledger, site_tables.Radiologist, "code", {"code": entry.code, "name": entry.name}, {}
+    )
     for destination in entry.destinations:
         await _upsert(
             ledger,
-            tables.Destination,
+            site_tables.Destination,
             "code",
             {
                 "code": destination.code,
@@ -122,7 +124,7 @@ async def _load_contacts(
         }
         # Who writes site.toml vouches for its addresses.
         added = await ledger.insert_rows(
-            tables.Contact,
+            site_tables.Contact,
             [
                 {
                     "id": new_id(),
@@ -168,7 +170,7 @@ async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
     settings = {k: v for k, v in (settings | said).items() if v is not None}
     await _upsert(
         ledger,
-        tables.Facility,
+        site_tables.Facility,
         "code",
         {
             "code": entry.code,
@@ -188,7 +190,7 @@ async def _load_facility(ledger: Ledger, entry: FacilityEntry) -> None:
         await _insert_source(ledger, entry.code, source, old)
     await ledger.execute("DELETE FROM attachment WHERE facility = ?", entry.code)
     await ledger.insert_rows(
-        tables.Attachment,
+        site_tables.Attachment,
         [
             {
                 "id": new_id(),
@@ -205,7 +207,7 @@ async def _insert_source(
     ledger: Ledger, facility: str, source: SourceEntry, old: Mapping[str, Any] | None
 ) -> None:
     await ledger.insert_rows(
-        tables.Source,
+        site_tables.Source,
         [
             {
                 "id": new_id(),

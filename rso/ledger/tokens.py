@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from rso.core.errors import ConfigError
-from rso.ledger import tables
+from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.people import Person, person_of
@@ -46,7 +46,7 @@ async def create_token(ledger: Ledger, *, email: str = "", source: str = "", nam
         raise ConfigError("a token is a person's or a source's")
     token = f"rso_{secrets.token_urlsafe(32)}"
     await ledger.insert_rows(
-        tables.ApiToken,
+        site_tables.ApiToken,
         [
             {
                 "id": new_id(),

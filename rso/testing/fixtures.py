@@ -3,11 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
-__all__ = ["find_peer", "missing", "pacs", "peer"]
+__all__ = ["find_peer", "missing", "pacs", "peer", "site"]
 
 
 def missing(name: str) -> NoReturn:
@@ -39,3 +40,14 @@ def pacs() -> Iterator[object]:
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def site(tmp_path: Path, pacs: Any) -> Iterator[object]:
+    """A running RSO whose destinations are the ``pacs`` fixture."""
+    from rso.testing.site import Site  # noqa: PLC0415
+
+    made = Site(tmp_path, pacs.port)
+    made.start()
+    yield made
+    assert made.stop() == 0

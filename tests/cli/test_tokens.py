@@ -1,23 +1,12 @@
 """Tokens by the command line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import requests
 
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 from rso.testing.study import delivered, make_study, missing
-
-
-@pytest.fixture
-def site(tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
-    """A running RSO."""
-    made = Site(tmp_path, pacs.port)
-    made.start()
-    yield made
-    assert made.stop() == 0
 
 
 def test_a_sources_token(site: Site, samples: Path, tmp_path: Path, pacs: Pacs) -> None:

@@ -7,7 +7,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from rso.testing.browser import chromium, sign_in
-from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 
 AXE = (Path(__file__).parents[1] / "vendor" / "axe-core-4.10.3.min.js").read_text("utf-8")
@@ -31,15 +30,6 @@ def problems_of() -> Callable[..., list[str]]:
         ]
 
     return look
-
-
-@pytest.fixture
-def site(tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
-    """A running RSO whose destinations are the ``pacs`` fixture."""
-    made = Site(tmp_path, pacs.port)
-    made.start()
-    yield made
-    assert made.stop() == 0
 
 
 @pytest.fixture

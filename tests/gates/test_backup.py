@@ -7,7 +7,6 @@ the ledger and the PACS of the restored site.
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +88,6 @@ class Clinic:
     def acknowledged(self) -> set[str]:
         """The instances that RSO promised to keep."""
         return {uid for uid, status in list(self.answers.items()) if status == 0}
-
-
-@pytest.fixture
-def pacs() -> Iterator[Pacs]:
-    """The radiologist's."""
-    made = Pacs()
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def site(tmp_path: Path, pacs: Pacs) -> Iterator[Site]:
-    """A site that a backup is made of."""
-    made = Site(tmp_path, pacs.port)
-    made.start()
-    yield made
-    assert made.stop() == 0
 
 
 def proved(site: Site) -> int:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from rso.core.errors import ConfigError
-from rso.ledger import Ledger, LedgerValueError, audit, new_id, tables
+from rso.ledger import Ledger, LedgerValueError, audit, new_id, site_tables, tables
 from rso.ledger.deliveries import Answer, add_items, claim_items, complete_items, ensure_delivery
 from rso.ledger.exams import now
 from rso.ledger.people import sign_in
@@ -42,12 +42,12 @@ async def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
 
     async def fail() -> None:
         async with ledger.transaction():
-            await ledger.insert_rows(tables.Login, [login("a")])
+            await ledger.insert_rows(site_tables.Login, [login("a")])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    await ledger.insert_rows(tables.Login, [login("b")])
+    await ledger.insert_rows(site_tables.Login, [login("b")])
     rows = await ledger.fetch("SELECT subject FROM login_attempt")
     assert rows == [{"subject": "b"}]
 
@@ -70,18 +70,18 @@ def login(subject: str) -> dict[str, object]:
 async def test_values_come_back_as_they_went(ledger: Ledger) -> None:
     """Keys are text, times are aware, and Piccolo's own queries work too."""
     row = login("x")
-    await ledger.insert_rows(tables.Login, [row])
+    await ledger.insert_rows(site_tables.Login, [row])
     assert await ledger.fetch("SELECT * FROM login_attempt") == [row]
-    assert (await tables.Login.select(tables.Login.subject))[0]["subject"] == "x"
+    assert (await site_tables.Login.select(site_tables.Login.subject))[0]["subject"] == "x"
 
 
 async def test_bulk_insert_skips_what_is_there(ledger: Ledger) -> None:
     """A conflict is skipped, thousands of rows go in chunks, migration runs twice."""
     await ledger.migrate()
     rows = [login(str(i)) for i in range(12_000)]
-    assert await ledger.insert_rows(tables.Login, rows) == 12_000
+    assert await ledger.insert_rows(site_tables.Login, rows) == 12_000
     more = [rows[0], login("new")]
-    assert await ledger.insert_rows(tables.Login, more, on_conflict="nothing") == 1
+    assert await ledger.insert_rows(site_tables.Login, more, on_conflict="nothing") == 1
 
 
 async def items(ledger: Ledger, count: int) -> str:
@@ -191,7 +191,7 @@ async def test_guessing_is_limited_whatever_the_address(ledger: Ledger) -> None:
     await load_site(ledger, SITE)
     at = now() - timedelta(seconds=5)
     await ledger.insert_rows(
-        tables.Login,
+        site_tables.Login,
         [{"id": new_id(), "subject": "account:tech@example.org", "at": at} for _ in range(10)],
     )
     refused = await sign_in(ledger, "tech@example.org", "correct horse", "9.9.9.9")
