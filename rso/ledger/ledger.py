@@ -75,7 +75,8 @@ class Ledger:
             ConfigError: Another kind of URL.
             LedgerUnavailable: PostgreSQL does not answer.
         """
-        from rso.ledger import postgres, sqlite, tables  # noqa: PLC0415  (they need this module)
+        # They need this module.
+        from rso.ledger import postgres, site_tables, sqlite, tables  # noqa: PLC0415
 
         driver: sqlite.SqliteDriver | postgres.PostgresDriver
         if url.startswith("sqlite:"):
@@ -84,7 +85,7 @@ class Ledger:
             driver = await postgres.PostgresDriver.open(url)
         else:
             raise ConfigError("the database's url begins with sqlite: or postgresql://")
-        for table in vars(tables).values():
+        for table in (*vars(tables).values(), *vars(site_tables).values()):
             if isinstance(table, type) and issubclass(table, Table) and table is not Table:
                 table._meta._db = driver.engine
         return cls(driver)

@@ -1,5 +1,6 @@
 """The plugins that docs/plugins.md shows whole keep the contracts."""
 
+import asyncio
 import re
 import shutil
 import time
@@ -11,7 +12,12 @@ import pytest
 
 from rso.dicom.part10 import read_file_meta
 from rso.plugins import Message, Notifier, Receiver, ReceiverContext, Sender
-from rso.testing.contracts import NotifierContract, ReceiverContract, SenderContract
+from rso.testing.contracts import (
+    NotifierContract,
+    ReceiverContract,
+    SenderContract,
+    sample_file,
+)
 
 TEXT = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text("utf-8")
 
@@ -54,6 +60,16 @@ class TestFolderIn(ReceiverContract):
         kept = not target.exists()
         target.unlink(missing_ok=True)
         return kept
+
+    async def test_goes_on_behind_a_folder_that_goes(self, receiver: Receiver) -> None:
+        """A file that is gone when it is opened, or a share that is away, ends nothing."""
+        folder = self.root / "KNOWN"
+        folder.mkdir()
+        (folder / "gone.dcm").symlink_to(folder / "nothing")
+        await asyncio.sleep(0.2)
+        (folder / "gone.dcm").unlink()
+        assert (await receiver.health()).ok
+        assert await asyncio.to_thread(self.deposit, receiver, sample_file())
 
     def refuses(self, receiver: Receiver) -> bool:
         """Whether the spool was told to keep nothing now."""
