@@ -1,5 +1,6 @@
 """What a command loads before it does anything."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,22 @@ def test_a_data_dir_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
     assert f"data_dir cannot be used: {site.config}/data" in done.stderr
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_work_leaves_the_processors_to_those_who_wait(tmp_path: Path) -> None:
+    """Every thread of ``work`` is of a lower priority, and so is its session where those count."""
+    site = Site(tmp_path, free_port())
+    site.start()
+    try:
+        nice = {
+            role: {os.getpriority(os.PRIO_PROCESS, int(thread.name))
+                   for thread in Path(f"/proc/{site.pid(role)}/task").iterdir()}
+            for role in ("receive", "web", "work")
+        }  # fmt: skip
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert nice == {"receive": {own}, "web": {own}, "work": {min(own + 10, 19)}}
+        group = Path(f"/proc/{site.pid('work')}/autogroup")
+        if group.exists() and Path("/proc/sys/kernel/sched_autogroup_enabled").read_text() != "0\n":
+            assert group.read_text().split()[-1] == "10"
+    finally:
+        site.stop()
