@@ -7,6 +7,7 @@ from litestar.exceptions import ClientException, ValidationException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
+from rso.core.errors import ExamError
 from rso.core.exam import ExamStatus, Patient, Priority
 from rso.core.names import parse_birth_date
 from rso.engine.exam_views import ExamSummary, ExamView
@@ -111,10 +112,11 @@ async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
         sex=data.sex,
     )
     # Another facility's code is answered as one that does not exist.
-    facility = data.facility if allowed is None or data.facility in allowed else ""
+    if allowed is not None and data.facility not in allowed:
+        raise ExamError(f"no facility has the code {data.facility}")
     if data.check_duplicates:
         found = await duplicates_of(
-            engine.ledger, facility, patient, engine.settings.intake.open_days
+            engine.ledger, data.facility, patient, engine.settings.intake.open_days
         )
         if found:
             numbers = ", ".join(exam.number for exam in found)
@@ -122,7 +124,7 @@ async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
     asked = {field.name: getattr(data, field.name) for field in FIELDS}
     exam = await create_exam(
         engine,
-        facility=facility,
+        facility=data.facility,
         patient=patient,
         priority=data.priority,
         modality=data.modality,

@@ -7,9 +7,9 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
-from litestar.response import File, Redirect
+from litestar.response import File, Redirect, Template
 
-from rso.core.errors import RefusedError
+from rso.core.errors import NoSpaceError, RefusedError
 from rso.core.exam import Exam
 from rso.engine.documents import (
     MOST_BYTES,
@@ -23,6 +23,7 @@ from rso.engine.documents import (
 )
 from rso.engine.exams import find_exam, note_exam
 from rso.web.auth import checked_form, engine_of, signed_in
+from rso.web.exam_page import show_exam
 
 __all__ = ["HANDLERS", "MOST_BODY", "add_documents", "chosen_documents", "hand_out"]
 
@@ -90,14 +91,24 @@ async def hand_out(request: Ask, exam: Exam, document: str, actor: str) -> File:
 
 
 @post("/exams/{number:str}/documents", status_code=303, request_max_body_size=MOST_BODY)
-async def upload_documents(request: Ask, number: FromPath[str]) -> Redirect:
-    """Add documents to an exam."""
+async def upload_documents(request: Ask, number: FromPath[str]) -> Redirect | Template:
+    """Add documents to an exam; the page says which were not taken, and why."""
     me = await signed_in(request)
     me.require("customer", "technician", "coordinator")
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     await checked_form(request)
-    await add_documents(request, exam, await chosen_documents(request), me.person.email)
+    problems = list[str]()
+    for file in (await request.form()).getall("documents", []):
+        if not isinstance(file, UploadFile) or not file.filename:
+            continue
+        data = await file.read(MOST_BYTES + 1)
+        try:
+            await add_document(engine, exam, file.filename, data, actor=me.person.email)
+        except (RefusedError, NoSpaceError) as exc:
+            problems.append(f"{file.filename[:80]}: {exc}.")
+    if problems:
+        return await show_exam(request, me, exam, status=422, refused=problems[:MOST_DOCUMENTS])
     return Redirect(f"/exams/{exam.number}", status_code=303)
 
 

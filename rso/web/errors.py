@@ -6,6 +6,7 @@ from urllib.parse import quote
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.response import Redirect, Template
 
 from rso.core.errors import (
@@ -56,13 +57,15 @@ _TITLES = {
     503: "Not available right now",
     507: "Out of space",
 }
+_TOO_LARGE = "This is more than RSO takes at once; send it in parts. Nothing of it was kept."
 
 
 def _status(exc: Exception) -> tuple[int, str]:
     if isinstance(exc, RsoError):
         return next(status for kind, status in _STATUS if isinstance(exc, kind)), str(exc)
     if isinstance(exc, HTTPException):
-        return exc.status_code, _places(exc) or str(exc.detail)
+        said = _TOO_LARGE if isinstance(exc, RequestEntityTooLarge) else str(exc.detail)
+        return exc.status_code, _places(exc) or said
     log.error("request failed", exc_info=exc)
     return 500, "An unexpected error; it is in the log."
 

@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Template
 from pydicom.uid import UID
 
-from rso.core.errors import ConfigError
+from rso.core.errors import ConfigError, ExamError
 from rso.core.exam import Exam
 from rso.core.number import format_number
 from rso.engine.documents import documents_of
@@ -32,7 +32,7 @@ from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
 from rso.web.page import exam_actions, page
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "show_exam"]
 
 Ask = Request[Any, Any, Any]
 _PAGE = 100
@@ -64,15 +64,27 @@ async def _pictured(ledger: Ledger, row: dict[str, Any], at: datetime) -> dict[s
 async def exam_page(request: Ask, number: FromPath[str]) -> Template:
     """The whole page."""
     me = await signed_in(request)
-    engine = engine_of(request)
-    ledger = engine.ledger
+    ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
     if not is_background(request):
         await note_opened(ledger, me.person, exam=exam)
-    return page(
+    return await show_exam(request, me, exam)
+
+
+async def show_exam(
+    request: Ask, me: Identity, exam: Exam, *, status: int = 200, **more: Any
+) -> Template:
+    """The page, with ``more`` of what was asked there and could not be.
+
+    ``problem`` is why ``form`` did not end the exam, ``refused`` says it for each document.
+    """
+    engine = engine_of(request)
+    ledger = engine.ledger
+    shown = page(
         request,
         "exam.html",
         me,
+        **more,
         **await _live(request, exam),
         reachable=await reachable(engine, exam.facility),
         notifications=await exam_notifications(ledger, exam.id),
@@ -85,6 +97,8 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
         owners=await assignable(ledger, exam.facility),
         actions=exam_actions(request, me, exam),
     )
+    shown.status_code = status
+    return shown
 
 
 @get("/exams/{number:str}/live")
@@ -183,26 +197,42 @@ async def add_note(request: Ask, number: FromPath[str]) -> Redirect:
 
 
 @post("/exams/{number:str}/{action:str}", status_code=303)
-async def exam_action(request: Ask, number: FromPath[str], action: FromPath[str]) -> Redirect:
-    """Complete, cancel, close, or retry what was stopped."""
+async def exam_action(
+    request: Ask, number: FromPath[str], action: FromPath[str]
+) -> Redirect | Template:
+    """Complete, cancel, close, or retry what was stopped; the page again where that cannot be."""
     me, exam = await _to_change(request, number)
     engine, actor = engine_of(request), me.person.email
     form = await checked_form(request)
-    if action == "complete":
-        said = form.get("expected", "").strip()
-        if said and not (said.isascii() and said.isdecimal() and len(said) <= _DIGITS):
-            raise ConfigError("how many images there are is said in digits")
-        expected = int(said) if said else None
-        await complete_exam(engine, exam, actor=actor, expected=expected)
-    elif action == "cancel":
-        await cancel_exam(engine, exam, actor=actor, reason=form.get("reason", "")[:500])
-    elif action == "close":
-        await close_exam(engine, exam, actor=actor, reason=form.get("reason", "")[:500])
-    elif action == "retry":
-        await retry_deliveries(engine, exam, actor=actor)
-    else:
-        raise NotFoundException("no such action")
+    reason = form.get("reason", "")[:500]
+    try:
+        if action == "complete":
+            await complete_exam(engine, exam, actor=actor, expected=_images(form))
+        elif action == "cancel":
+            await cancel_exam(engine, exam, actor=actor, reason=reason)
+        elif action == "close":
+            await close_exam(engine, exam, actor=actor, reason=reason)
+        elif action == "retry":
+            await retry_deliveries(engine, exam, actor=actor)
+        else:
+            raise NotFoundException("no such action")
+    except (ConfigError, ExamError) as exc:
+        exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+        return await show_exam(
+            request, me, exam, status=400 if isinstance(exc, ConfigError) else 409,
+            problem=str(exc), form={**form, "action": action},
+        )  # fmt: skip
     return Redirect(f"/exams/{exam.number}", status_code=303)
+
+
+def _images(form: dict[str, str]) -> int | None:
+    """How many images a form says there are; ``None`` where it leaves that open."""
+    said = form.get("expected", "")
+    if not said:
+        return None
+    if not (said.isascii() and said.isdecimal() and len(said) <= _DIGITS):
+        raise ConfigError(f"how many images there are is said in at most {_DIGITS} digits")
+    return int(said)
 
 
 HANDLERS = [

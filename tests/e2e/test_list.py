@@ -300,6 +300,36 @@ def test_pages(many: Site, visit_many: Visit) -> None:
     expect(page.locator(ROWS)).to_have_count(50)
 
 
+def test_back_leads_to_where_the_list_was(many: Site, visit_many: Visit) -> None:
+    """From an exam back to the page, the filter and the exam; a search is kept nowhere."""
+    page = visit_many()
+    page.click("text=Filter and sort")
+    with page.expect_response("**/exams/rows"):
+        page.select_option("[name=owner]", "nobody")
+    expect(page.locator("#rows .only")).to_contain_text("nobody's")
+    page.locator("[data-page=next]").first.click()
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    here = page.locator(f"{ROWS} a.number").all_inner_texts()
+    page.click(f"{ROWS} >> nth=7 >> a.number")
+    expect(page.locator("h1")).to_contain_text(here[7])
+    page.go_back()
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    assert page.locator(f"{ROWS} a.number").all_inner_texts() == here
+    expect(page.locator("[name=owner]")).to_have_value("nobody")
+    expect(page.locator("#rows .only")).to_contain_text("nobody's")
+    expect(page.locator("tr.chosen a.number")).to_be_focused()
+    expect(page.locator("tr.chosen a.number")).to_have_text(here[7])
+    # By name a place is a name, and a search may be one.
+    page.select_option("[name=sort]", "name")
+    expect(page.locator("[data-page=previous]")).to_have_count(0)
+    page.locator("[data-page=next]").first.click()
+    expect(page.locator("[data-page=previous]")).to_have_count(2)
+    assert page.evaluate("history.state.cursor") == ""
+    page.fill("#search", "doe")
+    expect(page.locator("[data-page=previous]")).to_have_count(0)
+    assert "doe" not in page.evaluate("JSON.stringify(history.state)").lower()
+
+
 def test_a_late_answer_turns_no_page_back(many: Site, visit_many: Visit) -> None:
     """A page was turned while the list was being refreshed: the older answer is not shown."""
     page = visit_many()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import requests
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from rso.testing.site import Site
 
@@ -121,6 +121,19 @@ def test_documents_are_chosen_once(site: Site, visit: Visit, tmp_path: Path) -> 
     expect(page.locator("#documents-problem")).to_have_count(0)
     expect(page.locator("#documents")).to_have_value("")
     expect(page.locator("[name=family]")).to_have_value("CHOSEN")
+    # A refusal stays said when the next choice waited for it.
+    held: list[Route] = []
+    page.route("**/exams/new/documents", lambda route: held.append(route), times=1)
+    page.set_input_files("#documents", tmp_path / "notes.txt")
+    expect(page.locator("#kept")).to_contain_text("Keeping the documents")
+    (tmp_path / "four.png").write_bytes((tmp_path / "one.png").read_bytes() + b"4")
+    page.set_input_files("#documents", tmp_path / "four.png")
+    held[0].continue_()
+    expect(listed).to_have_count(4)
+    expect(page.locator("#documents-problem")).to_contain_text("notes.txt: a document is a PDF")
+    page.get_by_role("button", name="Remove four.png").press("Enter")
+    expect(listed).to_have_count(3)
+    expect(page.locator("#documents-problem")).to_have_count(0)
     # By keyboard, and what is typed meanwhile stays.
     page.fill("[name=given]", "JANE")
     page.get_by_role("button", name="Remove two.png").press("Enter")

@@ -139,7 +139,8 @@ def exam_refused(page: Page, stage: Stage) -> None:
     exam(page, stage)
     page.fill("#expected", "a dozen")
     press(page, "button:has-text('Complete')")
-    expect(page.locator("main")).to_contain_text("said in digits")
+    expect(page.locator("#end-problem")).to_contain_text("at most 6 digits")
+    expect(page.locator("#expected")).to_have_value("a dozen")
 
 
 def edit_refused(page: Page, stage: Stage) -> None:

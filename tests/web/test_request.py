@@ -86,6 +86,59 @@ async def test_only_documents_are_taken(
     assert (await client.get(f"{url}/{row['id']}", headers=headers)).status_code == 404
 
 
+async def test_an_exam_takes_the_documents_that_it_can(
+    clinics: Engine, client: AsyncTestClient[Litestar], headers: dict[str, str], exam: Exam
+) -> None:
+    """Each that is refused is named on the exam's page; the others are kept."""
+    sent = [("documents", ("one.png", PNG, "image/png")), ("documents", ("<i>.doc", b"MZ", "x/y")),
+            ("documents", ("two.png", PNG + b"2", "image/png"))]  # fmt: skip
+    url = f"/exams/{exam.number}"
+    answer = await client.post(f"{url}/documents", headers=headers, files=sent)
+    assert answer.status_code == 422
+    assert "&lt;i&gt;.doc: a document is a PDF" in answer.text
+    rows = await clinics.ledger.fetch("SELECT name FROM exam_document ORDER BY id")
+    assert [row["name"] for row in rows] == ["one.png", "two.png"]
+    many = [("documents", (f"{n}.png", PNG, "image/png")) for n in range(MOST_DOCUMENTS)]
+    answer = await client.post(f"{url}/documents", headers=headers, files=many)
+    assert answer.status_code == 422
+    assert answer.text.count("an exam has at most 20 documents.") == 2
+    assert len(await clinics.ledger.fetch("SELECT id FROM exam_document")) == MOST_DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("action", "form", "status", "said"),
+    [
+        ("complete", {"expected": "1e3"}, 400, "at most 6 digits"),
+        ("complete", {"expected": "1234567"}, 400, "at most 6 digits"),
+        ("close", {}, 409, "an exam that is requested cannot become closed"),
+    ],
+)
+async def test_an_exam_that_cannot_end_says_why(
+    clinics: Engine, client: AsyncTestClient[Litestar], headers: dict[str, str], exam: Exam,
+    action: str, form: dict[str, str], status: int, said: str,
+) -> None:  # fmt: skip
+    """The exam's page again, with the reason and what was typed; nothing is changed."""
+    before = await clinics.ledger.fetch("SELECT * FROM exam")
+    answer = await client.post(f"/exams/{exam.number}/{action}", headers=headers, data=form)
+    assert answer.status_code == status
+    assert said in answer.text
+    assert "End of the exam" in answer.text
+    assert f'value="{form.get("expected", "")}"' in answer.text
+    assert await clinics.ledger.fetch("SELECT * FROM exam") == before
+
+
+async def test_more_than_is_taken_at_once(
+    client: AsyncTestClient[Litestar], headers: dict[str, str], exam: Exam
+) -> None:
+    """The page says what to do."""
+    answer = await client.post(
+        f"/exams/{exam.number}/notes", headers={**headers, "accept": "text/html"},
+        data={"note": "x" * (11 << 20)},
+    )  # fmt: skip
+    assert answer.status_code == 413
+    assert "send it in parts" in answer.text
+
+
 async def test_a_patient_nobody_knows(
     clinics: Engine, client: AsyncTestClient[Litestar], headers: dict[str, str]
 ) -> None:

@@ -32,9 +32,32 @@
 
   const turn = (way) => { const button = rows.querySelector(`[data-page=${way}]`); if (button) button.click(); };
 
+  // Back from an exam leads to where the list was. Browsers write this to disk: no search is in it,
+  // and no place among names.
+  const finder = document.getElementById("finder");
+  const cursor = () => rows.querySelector("[name=cursor]");
+  const remember = () => {
+    const filters = {};
+    finder.querySelectorAll("select").forEach((select) => { filters[select.name] = select.value; });
+    const told = !document.getElementById("search").value && filters.sort !== "name";
+    history.replaceState({ filters, cursor: told ? cursor().value : "", chosen }, "");
+  };
+  const recall = () => {
+    const kept = history.state;
+    if (!kept || !kept.filters) return;
+    finder.querySelectorAll("select").forEach((select) => { select.value = kept.filters[select.name] || ""; });
+    document.getElementById("search").value = "";
+    if (Object.entries(kept.filters).some(([name, value]) => value && name !== "sort")) finder.querySelector(".filters").open = true;
+    cursor().value = kept.cursor;
+    chosen = kept.chosen;
+    finder.addEventListener("htmx:afterRequest", () => mark(true), { once: true });
+    document.body.dispatchEvent(new CustomEvent("refresh"));
+  };
+  document.addEventListener("DOMContentLoaded", recall); // behind htmx's own start
+
   rows.addEventListener("focusin", (event) => {
     const own = event.target.closest("tr[data-number]");
-    if (own) { chosen = own.dataset.number; mark(false); }
+    if (own) { chosen = own.dataset.number; mark(false); remember(); }
   });
   // The rows come anew: who had the focus in them has it again.
   let inside = false;
@@ -44,6 +67,7 @@
     // Another page begins at its top, under the eyes and for the keyboard.
     if (event.detail.requestConfig.elt.name === "to") { chosen = null; rows.focus({ preventScroll: true }); rows.scrollIntoView({ block: "start" }); }
     else mark(inside);
+    remember();
   });
 
   document.addEventListener("htmx:responseError", (event) => {
@@ -82,7 +106,7 @@
     if (event.target.id === "finder" && cause && cause.type !== "refresh") event.detail.parameters.cursor = "";
   });
   // A view is what the finder says now; its form takes it along when it is kept.
-  const finder = document.getElementById("finder"), keep = document.getElementById("keep-view");
+  const keep = document.getElementById("keep-view");
   keep.addEventListener("submit", () => {
     finder.querySelectorAll("select").forEach((select) => {
       const copy = document.createElement("input");

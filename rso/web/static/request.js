@@ -43,10 +43,15 @@
   const hold = () => { const all = new DataTransfer(); unkept.forEach((file) => all.items.add(file)); input.files = all.files; held = [...input.files]; };
   let held = [];
   const untouched = () => input.files.length === held.length && [...input.files].every((file, n) => file.name === held[n].name && file.size === held[n].size && file.lastModified === held[n].lastModified);
-  const show = (part) => {
+  // What was refused a moment ago stays said beside the answer of an exchange that waited for it.
+  const show = (part, alone) => {
+    const said = alone ? [] : [...document.querySelectorAll("#documents-problem li")];
     const field = input.closest(".field"), fresh = part.querySelector(".field");
     document.querySelectorAll("#papers > .documents, #documents-problem").forEach((old) => old.remove());
-    const list = part.querySelector(".documents"), problem = part.querySelector("#documents-problem");
+    const list = part.querySelector(".documents");
+    let problem = part.querySelector("#documents-problem");
+    if (said.length && !problem) problem = Object.assign(document.createElement("ul"), { id: "documents-problem", className: "plain problem" });
+    if (said.length) { problem.prepend(...said); fresh.classList.add("wrong"); }
     if (list) field.before(list);
     if (problem) field.querySelector(".hint").before(problem);
     field.className = fresh.className;
@@ -54,7 +59,7 @@
     for (const name of ["aria-invalid", "aria-describedby"]) input.toggleAttribute(name, false);
     if (problem) { input.setAttribute("aria-invalid", "true"); input.setAttribute("aria-describedby", problem.id); }
   };
-  const exchange = async (remove) => {
+  const exchange = async (remove, alone) => {
     if (sending) return;
     const sent = [...unkept], data = new FormData(form);
     if (remove) data.set("remove", remove); else if (!sent.length) return;
@@ -75,13 +80,18 @@
       return;
     }
     const focused = document.activeElement, lost = remove && (!focused || focused === document.body || (focused !== input && document.getElementById("papers").contains(focused)));
-    show(document.importNode(part, true));
+    show(document.importNode(part, true), alone);
     unkept = unkept.filter((file) => !sent.includes(file));
     if (untouched()) hold(); // else a choice is about to be told
     if (lost) input.focus();
     kept.textContent = document.getElementById("documents-problem") ? "Not every document was kept; see Documents." : remove ? "Document removed." : "Documents kept.";
   };
-  const queue = (remove) => { turn = turn.then(() => exchange(remove)); };
+  let waits = 0;
+  const queue = (remove) => {
+    const alone = waits === 0;
+    waits += 1;
+    turn = turn.then(() => exchange(remove, alone)).finally(() => { waits -= 1; });
+  };
   form.querySelectorAll("[name=keep]").forEach((button) => { button.hidden = true; });
   form.addEventListener("change", (event) => { if (event.target.id === "documents") { unkept.push(...event.target.files); hold(); queue(); } });
   form.addEventListener("click", (event) => {
