@@ -64,17 +64,28 @@ async def overview(request: Ask) -> Template:
     )
 
 
-async def _find(request: Ask, section: str, key: str) -> Entry:
+async def _stands(request: Ask, section: str, key: str) -> Entry | None:
     document = await export_site(engine_of(request).ledger)
     name = _KEYS[section]
-    found = next((entry for entry in document.get(section, []) if entry[name] == key), None)
+    return next((entry for entry in document.get(section, []) if entry[name] == key), None)
+
+
+async def _find(request: Ask, section: str, key: str) -> Entry:
+    found = await _stands(request, section, key)
     if found is None:
         raise NotFoundException(f"no {section} is called like that")
     return dict(found)
 
 
 async def _edit(
-    request: Ask, me: Identity, section: str, entry: Entry, *, new: bool, problem: str = ""
+    request: Ask,
+    me: Identity,
+    section: str,
+    entry: Entry,
+    *,
+    new: bool,
+    problem: str = "",
+    disabled: bool | None = None,
 ) -> Template:
     engine = engine_of(request)
     document = await export_site(engine.ledger)
@@ -94,7 +105,7 @@ async def _edit(
         calls=call_rows(entry),
         empty_rows=_EMPTY_ROWS,
         staff=staff_of(document, str(entry.get("code", ""))),
-        disabled=await is_disabled(engine.ledger, email),
+        disabled=await is_disabled(engine.ledger, email) if disabled is None else disabled,
         totp=await has_totp(engine.ledger, email),
         sessions=len(await sessions_of(engine.ledger, email, limits=limits_of(request))),
     )
@@ -131,23 +142,25 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
     section = _section(kind)
     form = await checked_form(request)
     new = form.get("new") == "yes"
+    if section == "user":
+        form["email"] = form.get("email", "").lower()  # as the ledger keeps it
     key = form.get(_KEYS[section], "")
     old = {} if new else await _find(request, section, key)
     entry = read_entry(section, form, old, engine_of(request).plugins.senders)
     ledger = engine_of(request).ledger
-    document = await export_site(ledger)
     try:
-        if new and any(e[_KEYS[section]] == key for e in document.get(section, [])):
-            raise ConfigError(f"there is a {section} called {key} already")
         check_options(entry, engine_of(request).plugins.senders)
         async with ledger.transaction():
+            if new and await _stands(request, section, key):
+                raise ConfigError(f"there is a {section} called {key} already")
             await load_site(ledger, {section: [entry]})
             if section == "user":
                 await _keep_in(ledger, me, key, form, new=new)
             facts = {"kind": section, "key": key}
             await audit.append(ledger, actor=me.person.email, action="site changed", facts=facts)
     except ConfigError as exc:
-        return await _edit(request, me, section, entry, new=new, problem=str(exc))
+        barred = bool(form.get("disabled"))
+        return await _edit(request, me, section, entry, new=new, problem=str(exc), disabled=barred)
     await renew_sources(engine_of(request))
     return Redirect(f"/admin?done={section}", status_code=303)
 

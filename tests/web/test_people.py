@@ -15,6 +15,7 @@ from litestar.testing import AsyncTestClient
 from rso.ledger import audit
 from rso.ledger.exams import now
 from rso.ledger.second_factor import begin_totp, confirm_totp, has_totp
+from rso.ledger.site_export import export_site
 from rso.ledger.tokens import find_source_token, find_token
 from rso.testing.site import free_port
 
@@ -277,6 +278,32 @@ async def test_what_an_administrator_does_for_people(web: Client, enter: Any) ->
         found = await web.get("/", headers=tech, follow_redirects=False)
         assert found.status_code == left
     assert await audit.verify(ledger) is None
+
+
+async def test_an_address_is_one_in_any_letter_case(web: Client, enter: Any) -> None:
+    """It names a person who is there: nobody is added over them, or locked out by themselves."""
+    boss, tech = await enter(web, "admin"), await enter(web, "technician")
+    ledger = web.app.state.engine.ledger
+    before = await export_site(ledger)
+    form = {"new": "yes", "email": "Tech@Example.org", "name": "Somebody new", "role": "auditor",
+            "password": "a brand new one", "disabled": "on"}  # fmt: skip
+    refused = await web.post("/admin/users/save", headers=boss, data=form)
+    assert refused.status_code == 422
+    assert "there is a user called tech@example.org already" in refused.text
+    for kept in ('value="Somebody new"', "<option selected>auditor", 'name="disabled" checked'):
+        assert kept in refused.text
+    assert await export_site(ledger) == before
+    assert (await web.get("/", headers=tech, follow_redirects=False)).status_code == 200
+    for change in ({"role": "auditor"}, {"role": "admin", "disabled": "on"}):
+        own = {"new": "no", "email": "BOSS@example.org"} | change
+        answer = await web.post("/admin/users/save", headers=boss, data=own)
+        assert answer.status_code == 422
+        assert "another administrator" in answer.text
+    fresh = {"new": "yes", "email": "New@Example.org", "role": "auditor", "password": "0123456789"}
+    made = await web.post("/admin/users/save", headers=boss, data=fresh, follow_redirects=False)
+    assert made.status_code == 303
+    said = await ledger.fetch("SELECT facts FROM audit WHERE action = 'site changed'")
+    assert "new@example.org" in said[-1]["facts"]
 
 
 @pytest.mark.parametrize("trusted", [False, True])
