@@ -8,6 +8,7 @@ from rso.ledger import audit, site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.people import hash_new
+from rso.ledger.tokens import revoke_tokens_of
 
 __all__ = ["begin_reset", "is_reset", "reset_password"]
 
@@ -56,7 +57,7 @@ async def is_reset(ledger: Ledger, secret: str) -> bool:
 
 
 async def reset_password(ledger: Ledger, secret: str, new: str) -> bool:
-    """Set a new password, end every session and every other link; the second factor stays."""
+    """Set a new password, end every session, API token and other link; the second factor stays."""
     if not await is_reset(ledger, secret):
         return False
     hashed = await hash_new(new)
@@ -84,4 +85,5 @@ async def reset_password(ledger: Ledger, secret: str, new: str) -> bool:
         )
         if changed:
             await audit.append(ledger, actor=account, action="password reset")
+            await revoke_tokens_of(ledger, account, actor=account)
     return bool(changed)

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from rso.core.errors import ConfigError
-from rso.ledger import site_tables
+from rso.ledger import audit, site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.people import Person, person_of
@@ -16,6 +16,7 @@ __all__ = [
     "find_source_token",
     "find_token",
     "revoke_token",
+    "revoke_tokens_of",
     "tokens",
 ]
 
@@ -118,3 +119,17 @@ async def revoke_token(ledger: Ledger, token_id: str, *, email: str = "") -> boo
             *values,
         )
     )
+
+
+async def revoke_tokens_of(ledger: Ledger, email: str, *, actor: str) -> int:
+    """End every token of a person, audited; how many there were."""
+    email = email.lower()
+    ended = await ledger.execute(
+        "UPDATE api_token SET revoked_at = ? WHERE account = ? AND revoked_at IS NULL",
+        now(),
+        email,
+    )
+    if ended:
+        facts = {"person": email, "tokens": str(ended)}
+        await audit.append(ledger, actor=actor, action="tokens ended", facts=facts)
+    return ended

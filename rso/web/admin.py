@@ -25,6 +25,7 @@ from rso.ledger.sessions import end_sessions, sessions_of
 from rso.ledger.site import last_images, load_site
 from rso.ledger.site_document import Role
 from rso.ledger.site_export import export_site
+from rso.ledger.tokens import revoke_tokens_of
 from rso.web.admin_forms import check_options, controls, read_entry
 from rso.web.admin_on_call import call_rows, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
@@ -168,7 +169,10 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
 async def _keep_in(
     ledger: Ledger, me: Identity, email: str, form: dict[str, str], *, new: bool
 ) -> None:
-    """Whether a person may sign in; nobody locks themselves out, a new password ends sessions."""
+    """Whether a person may sign in; a new password ends sessions and API tokens.
+
+    Nobody locks themselves out, and a new password of one's own ends neither.
+    """
     own = email == me.person.email
     if own and (form.get("disabled") or form.get("role") != "admin"):
         raise ConfigError("another administrator has to take this from you")
@@ -178,6 +182,7 @@ async def _keep_in(
     await set_disabled(ledger, email, disabled=bool(form.get("disabled")))
     if password and not own:
         await end_sessions(ledger, email)
+        await revoke_tokens_of(ledger, email, actor=me.person.email)
 
 
 @post("/admin/test/{code:str}", status_code=200)

@@ -20,7 +20,7 @@ from rso.ledger.second_factor import (
     provisioning_uri,
 )
 from rso.ledger.sessions import end_one_session, end_other_sessions, sessions_of
-from rso.ledger.tokens import create_token, revoke_token, tokens
+from rso.ledger.tokens import create_token, revoke_token, revoke_tokens_of, tokens
 from rso.web.auth import COOKIE, Identity, checked_form, engine_of, signed_in
 from rso.web.client import limits_of
 from rso.web.codes import qr_svg
@@ -124,6 +124,8 @@ async def _password(request: Ask, email: str, form: _Form) -> _Answer:
         return "The old password is not right."
     await end_other_sessions(ledger, email, request.cookies.get(COOKIE, ""))
     await audit.append(ledger, actor=email, action="password changed")
+    if form.get("tokens"):
+        await revoke_tokens_of(ledger, email, actor=email)
     return {}
 
 

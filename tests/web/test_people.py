@@ -16,7 +16,7 @@ from rso.ledger import audit
 from rso.ledger.exams import now
 from rso.ledger.second_factor import begin_totp, confirm_totp, has_totp
 from rso.ledger.site_export import export_site
-from rso.ledger.tokens import find_source_token, find_token
+from rso.ledger.tokens import create_token, find_source_token, find_token
 from rso.testing.site import free_port
 
 Client = AsyncTestClient[Litestar]
@@ -72,7 +72,7 @@ async def actions(client: Client) -> list[str]:
 
 
 async def test_a_new_password_by_email(make_web: Any, inbox: tuple[Inbox, int], enter: Any) -> None:
-    """The link is good once, ends every session, keeps the second factor, and is only hashed."""
+    """The link is good once, ends sessions and tokens, keeps the second factor, is only hashed."""
     kept, port = inbox
     url = f"mailto://127.0.0.1:{port}?from=rso@example.org"
     client = await make_web(f'[plugins.http_upload]\n[plugins.email]\nurl = "{url}"\n')
@@ -80,6 +80,8 @@ async def test_a_new_password_by_email(make_web: Any, inbox: tuple[Inbox, int], 
     secret = await begin_totp(ledger, "tech@example.org")
     assert await confirm_totp(ledger, "tech@example.org", pyotp.TOTP(secret).now())
     session = await enter(client, "technician")
+    token = await create_token(ledger, email="tech@example.org")
+    other = await create_token(ledger, email="coord@example.org")
     assert "/forgot" in (await client.get("/sign-in", headers={"Accept": "text/html"})).text
     known = await client.post("/forgot", data={"email": "Tech@example.org"})
     stranger = await client.post("/forgot", data={"email": "nobody@example.org"})
@@ -95,10 +97,12 @@ async def test_a_new_password_by_email(make_web: Any, inbox: tuple[Inbox, int], 
     assert done.status_code == 200
     assert (await client.post(link, data={"password": "a third password"})).status_code == 404
     assert (await client.get("/", headers=session, follow_redirects=False)).status_code == 302
+    assert await find_token(ledger, token) is None
+    assert await find_token(ledger, other) is not None
     assert (await sign_in(client, "a good password")).status_code == 401
     assert "authenticator" in (await sign_in(client, "another password")).text
     assert await has_totp(ledger, "tech@example.org")
-    assert {"password reset asked", "password reset"} <= set(await actions(client))
+    assert {"password reset asked", "password reset", "tokens ended"} <= set(await actions(client))
 
 
 async def test_a_link_ends_by_itself_and_by_a_newer_ones_use(
@@ -225,6 +229,26 @@ async def test_tokens_of_ones_own(web: Client, enter: Any) -> None:
     assert (await web.get("/api/exams", headers=bearer)).status_code == 401
 
 
+async def test_ones_new_password_ends_tokens_when_asked(web: Client, enter: Any) -> None:
+    """The form says how many tokens there are; they end with the old password if one wants it."""
+    me = await enter(web, "technician")
+    ledger = web.app.state.engine.ledger
+    assert "API token too" not in (await web.get("/me/security", headers=me)).text
+    token = await create_token(ledger, email="tech@example.org")
+    await create_token(ledger, email="tech@example.org")
+    assert "Revoke my 2 API tokens too" in (await web.get("/me/security", headers=me)).text
+    form = {"old": "a good password", "new": "another password"}
+    await web.post("/me/security/password", headers=me, data=form)
+    assert await find_token(ledger, token) is not None
+    wrong = {"old": "not the password", "new": "a third password", "tokens": "yes"}
+    assert (await web.post("/me/security/password", headers=me, data=wrong)).status_code == 422
+    assert await find_token(ledger, token) is not None
+    right = wrong | {"old": "another password"}
+    await web.post("/me/security/password", headers=me, data=right)
+    assert await find_token(ledger, token) is None
+    assert (await actions(web)).count("tokens ended") == 1
+
+
 async def test_tokens_of_sources(web: Client, enter: Any) -> None:
     """An administrator makes one for a source; it is no person's."""
     boss = await enter(web, "admin")
@@ -266,6 +290,7 @@ async def test_what_an_administrator_does_for_people(web: Client, enter: Any) ->
     own |= {"role": "admin", "disabled": "on"}
     assert (await web.post("/admin/users/save", headers=boss, data=own)).status_code == 422
     tech = await enter(web, "technician")
+    token = await create_token(ledger, email="tech@example.org")
     other = {"email": "tech@example.org", "role": "technician", "at:NORTH": "on", "new": "no"}
     for change, status, left in (
         ({}, 303, 200), ({"password": "short"}, 422, 200),
@@ -277,6 +302,8 @@ async def test_what_an_administrator_does_for_people(web: Client, enter: Any) ->
         assert answer.status_code == status
         found = await web.get("/", headers=tech, follow_redirects=False)
         assert found.status_code == left
+        assert (await find_token(ledger, token) is None) == (left == 302)
+    assert (await actions(web)).count("tokens ended") == 1
     assert await audit.verify(ledger) is None
 
 
