@@ -155,6 +155,8 @@ class SpoolReader:
         later = [n for n in self._segments() if n > self.position.segment]
         if not later:
             return False
+        if self._path(self.position.segment).exists():
+            return True  # it came before those, and after the look at it
         self.position = Position(later[0], 0)
         return True
 
@@ -182,6 +184,10 @@ class SpoolReader:
         """Past a record that stays unreadable although the writer has gone on; else False."""
         if not any(n > segment for n in self._segments()):
             return False
+        if self._record(segment, pos) is not None:
+            # It came after the look at it. The writer has ended the segment since, so what is
+            # still unreadable now stays so.
+            return True
         mapped = self._view(segment).obj
         assert isinstance(mapped, mmap.mmap)
         after = find_record(mapped, pos, self._use) if self._use is not None else -1

@@ -1,0 +1,95 @@
+"""The log's two ends at the same time: one goes on between two steps of the other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rso.core.errors import NoSpaceError, VolumeError
+from rso.core.transport import Kind, Provenance
+from rso.engine.spool import LogBatch, LogSpool
+from rso.engine.spool_reader import InstanceRecord, SpoolReader
+from rso.ledger.exams import now
+
+PROVENANCE = Provenance(
+    channel="dicom_scp", facility="NORTH", source="CT", kind=Kind.INTEGRATION,
+    peer_address="127.0.0.1", opened_at=now(),
+)  # fmt: skip
+
+
+def fill(spool: LogSpool, batch: LogBatch, dataset: tuple[bytes, str], *, until: int) -> list[str]:
+    """Append instances of 2 MB until so many segments are in use; the ids of their records."""
+    size = 2 << 20
+    data = dataset[0] + b"\xfc\xff\xfc\xffOB\0\0" + size.to_bytes(4, "little") + bytes(size)
+    kept = []
+    while spool.log.segment.number < until:
+        kept.append(batch.append([data], transfer_syntax_uid=dataset[1]).record_id)
+    return kept
+
+
+def read_ids(reader: SpoolReader) -> list[str]:
+    """The ids of the instances' records that a reader comes to."""
+    found: list[str] = []
+    while records := reader.read(64, 1 << 26):
+        found += [r.record_id for r in records if isinstance(r, InstanceRecord)]
+    return found
+
+
+def before_its_look_at_the_segments(
+    reader: SpoolReader, monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]
+) -> None:
+    """Let the reader be overtaken once, just before it lists the segments."""
+    there, waiting = reader._segments, [work]
+
+    def segments() -> list[int]:
+        if waiting:
+            waiting.pop()()
+        return there()
+
+    monkeypatch.setattr(reader, "_segments", segments)
+
+
+def test_a_record_that_comes_between_two_looks_of_the_reader_is_read(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found nothing at the log's end; then records came, the last of that segment, and the next
+    segment.
+    """
+    spool = LogSpool(tmp_path / "spool" / "a")
+    batch = spool.open_batch(PROVENANCE)
+    kept = [batch.append([dataset[0]], transfer_syntax_uid=dataset[1]).record_id]
+    reader = SpoolReader(spool.log.folder)
+    found = [r.record_id for r in reader.read(2, 1 << 26) if isinstance(r, InstanceRecord)]
+    before_its_look_at_the_segments(
+        reader, monkeypatch, lambda: kept.extend(fill(spool, batch, dataset, until=2))
+    )
+    assert found + read_ids(reader) == kept
+    assert len(kept) > 2
+    spool.close()
+
+
+def test_a_segment_that_comes_between_two_looks_of_the_reader_is_read(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood behind an ended segment and found no next one; then that came, and one more."""
+    spool = LogSpool(tmp_path / "spool" / "a")
+    batch = spool.open_batch(PROVENANCE)
+    spool.log.files._next_ready.wait()
+
+    def fails(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises((NoSpaceError, VolumeError)):
+            fill(spool, batch, dataset, until=2)
+    reader = SpoolReader(spool.log.folder)
+    read_ids(reader)
+    assert reader.position == (2, 0)
+    kept: list[str] = []
+    before_its_look_at_the_segments(
+        reader, monkeypatch, lambda: kept.extend(fill(spool, batch, dataset, until=3))
+    )
+    assert read_ids(reader) == kept
+    spool.close()
