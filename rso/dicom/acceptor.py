@@ -26,12 +26,15 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from rso.dicom import wire
 from rso.dicom.association import AcceptedAssociation, Handler, Limits
+from rso.dicom.offer import excess
 from rso.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from rso.dicom.wire import Wire, WireError
 
 __all__ = ["Acceptor", "Handler", "Limits", "Refusal", "Request", "Service"]
 
 log = structlog.get_logger(__name__)
+
+_FIXED = 68  # bytes of an A-ASSOCIATE-RQ behind its head and before its items
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -60,6 +63,12 @@ class Service(Protocol):
 
     def transfer_syntax(self, abstract_syntax: str, offered: Sequence[str]) -> str | None:
         """The Transfer Syntax to accept; empty: none of these; ``None``: not this service."""
+
+    def turns_away(self, peer_address: str, certificate_fingerprint: str | None) -> bool:
+        """Whether a connection is closed unheard; ``None``: its certificate is not seen yet."""
+
+    def refuse(self, request: Request, reason: str) -> Refusal:
+        """Refuse a peer that was admitted, for what else its A-ASSOCIATE-RQ holds."""
 
     def handshake_failed(self, peer_address: str, reason: str) -> None:
         """A client showed a certificate that is not accepted."""
@@ -137,7 +146,8 @@ class Acceptor:
                 time.sleep(0.05)  # out of descriptors: let some close
                 continue
             peer = _Peer(sock, str(address[0]))
-            if not self._welcome(peer):
+            fingerprint = None if context is not None else ""
+            if self._turned_away(peer, fingerprint) or not self._welcome(peer):
                 sock.close()
                 continue
             try:
@@ -146,6 +156,13 @@ class Acceptor:
                 log.error("no thread for a connection", peer=peer.host)
                 sock.close()
                 self._forget(peer)
+
+    def _turned_away(self, peer: "_Peer", fingerprint: str | None) -> bool:
+        try:
+            return self._service.turns_away(peer.host, fingerprint)
+        except Exception:  # the port stays open; who may associate is asked again
+            log.exception("whether an address is turned away is not known")
+            return False
 
     def _welcome(self, peer: "_Peer") -> bool:
         """Let a connection wait for its association; whoever crowds makes room for it."""
@@ -178,7 +195,11 @@ class Acceptor:
 
     def _serve(self, peer: "_Peer", context: Callable[[], ssl.SSLContext] | None) -> None:
         try:
-            fingerprint = self._shake_hands(peer, context()) if context is not None else ""
+            fingerprint = ""
+            if context is not None:
+                fingerprint = self._shake_hands(peer, context())
+                if self._turned_away(peer, fingerprint):
+                    return
             link = Wire(peer.sock)
             with self._lock:
                 self._wires.add(link)
@@ -221,23 +242,29 @@ class Acceptor:
         kind, length = link.read_head(self._limits.artim_seconds)
         if kind != wire.REQUEST:
             raise WireError("the first PDU is no A-ASSOCIATE-RQ")
-        pdu = A_ASSOCIATE_RQ()
         body = link.read_body(length, self._limits.artim_seconds)
-        pdu.decode(b"\x01\x00" + length.to_bytes(4, "big") + body)
-        asked = pdu.to_primitive()
+        if length < _FIXED:
+            raise WireError("an A-ASSOCIATE-RQ is too short")
+        pdu = A_ASSOCIATE_RQ()
+        pdu.called_ae_title, pdu.calling_ae_title = body[4:20], body[20:36]
         request = Request(
-            calling_ae_title=str(asked.calling_ae_title).strip(),
-            called_ae_title=str(asked.called_ae_title).strip(),
+            calling_ae_title=pdu.calling_ae_title.strip(),
+            called_ae_title=pdu.called_ae_title.strip(),
             peer_address=peer.host,
             tls=tls,
             certificate_fingerprint=fingerprint,
         )
+        # Nothing but the names is read for a stranger: the rest can be made to take long.
         answer = self._admit(request, peer)
         if isinstance(answer, Refusal):
             self._refuse(link, answer)
             return
         try:
-            contexts, most = self._negotiate(link, asked)
+            if reason := excess(body[_FIXED:]):
+                self._refuse(link, self._service.refuse(request, reason))
+                return
+            pdu.decode(b"\x01\x00" + length.to_bytes(4, "big") + body)
+            contexts, most = self._negotiate(link, pdu.to_primitive())
             AcceptedAssociation(link, answer, contexts, most, self._limits, self._closing).run()
         finally:
             answer.close()

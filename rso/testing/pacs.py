@@ -77,6 +77,14 @@ class Pacs:
         """Everything is taken as it is."""
         return offered[0]
 
+    def turns_away(self, peer_address: str, certificate_fingerprint: str | None) -> bool:  # noqa: ARG002
+        """Nobody is."""
+        return False
+
+    def refuse(self, request: Request, reason: str) -> Refusal:  # noqa: ARG002
+        """An offer beyond bounds is refused like anywhere."""
+        return Refusal()
+
     def handshake_failed(self, peer_address: str, reason: str) -> None:
         """It speaks no TLS."""
 

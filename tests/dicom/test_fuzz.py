@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from rso.core.errors import IntakeError, NotDicomError
 from rso.dicom.dimse import read_command, read_response
 from rso.dicom.elements import EXPLICIT_BIG, IMPLICIT_LITTLE
 from rso.dicom.header import scan_beginning, scan_header
+from rso.dicom.offer import excess
 from rso.dicom.part10 import read_file_meta, walk_bytes
 from rso.dicom.wire import WireError
 from rso.testing.mutations import corpus, mutated
@@ -50,6 +52,18 @@ def header(data: bytes) -> None:
             assert beginning == whole
 
 
+def request(data: bytes) -> None:
+    """The items of an A-ASSOCIATE-RQ: what is not too much is soon decoded, or refused."""
+    with contextlib.suppress(WireError):
+        if excess(data):
+            return
+        head = b"\0\1\0\0" + b"RSO".ljust(16) + b"CT".ljust(16) + bytes(32)
+        pdu = A_ASSOCIATE_RQ()
+        with contextlib.suppress(Exception):  # pynetdicom raises what it likes
+            pdu.decode(b"\1\0" + (len(head) + len(data)).to_bytes(4, "big") + head + data)
+            pdu.to_primitive()
+
+
 def part10(data: bytes) -> None:
     """A file: its meta, and whether it is whole."""
     with contextlib.suppress(NotDicomError):
@@ -58,7 +72,7 @@ def part10(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "command": command, "header": header, "part10": part10,
+    "command": command, "header": header, "part10": part10, "request": request,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 from msgspec import Meta, Struct, field
 
-from rso.core.source import explain_refusal, facility_concerned, is_expected
+from rso.core.source import explain_refusal, facility_concerned, fingerprints, is_expected
 from rso.dicom.dimse import VERIFICATION, Command
 from rso.dicom.elements import DEFLATED
 from rso.plugins import (
@@ -144,14 +144,7 @@ class DicomScp(Receiver):
         """Recognise the source; every refusal looks the same from outside."""
         from rso.dicom.acceptor import Refusal  # noqa: PLC0415
 
-        connection = Connection(
-            channel=self.name,
-            identity=request.calling_ae_title,
-            peer_address=request.peer_address,
-            called_ae_title=request.called_ae_title,
-            tls=request.tls,
-            certificate_fingerprint=request.certificate_fingerprint,
-        )
+        connection = self._connection(request)
         banned = self._bans.banned(connection.peer_address, connection.identity)
         source = None if banned else self._identify(connection)
         if source is None:
@@ -161,6 +154,32 @@ class DicomScp(Receiver):
         if give_back is None:
             return Refusal(result=2, source=3, reason=2)  # transient: local limit exceeded
         return _Handler(self, source, request, give_back)
+
+    def turns_away(self, peer_address: str, certificate_fingerprint: str | None) -> bool:
+        """Whether its whole address is banned and no certificate can speak for it."""
+        if not self._bans.banned(peer_address, ""):
+            return False
+        known = {pin for s in self.context.sources() for pin in fingerprints(s)}
+        if certificate_fingerprint is None:
+            return not known
+        return certificate_fingerprint not in known
+
+    def refuse(self, request: "Request", reason: str) -> "Refusal":
+        """Count it like any refusal, and tell why."""
+        from rso.dicom.acceptor import Refusal  # noqa: PLC0415
+
+        self._refused(self._connection(request), reason)
+        return Refusal()
+
+    def _connection(self, request: "Request") -> Connection:
+        return Connection(
+            channel=self.name,
+            identity=request.calling_ae_title,
+            peer_address=request.peer_address,
+            called_ae_title=request.called_ae_title,
+            tls=request.tls,
+            certificate_fingerprint=request.certificate_fingerprint,
+        )
 
     def _identify(self, connection: Connection) -> Source | None:
         config = self.config
@@ -172,11 +191,11 @@ class DicomScp(Receiver):
             log.exception("source could not be identified")
             return None
 
-    def _refused(self, connection: Connection) -> None:
+    def _refused(self, connection: Connection, reason: str = "") -> None:
         sources = self.context.sources()
         stranger = not is_expected(connection, sources)
         if self._bans.failed(connection.peer_address, connection.identity, stranger=stranger):
-            self._alert(connection, explain_refusal(connection, sources))
+            self._alert(connection, reason or explain_refusal(connection, sources))
         time.sleep(_REFUSAL_DELAY)
 
     def _alert(self, connection: Connection, reason: str) -> None:
