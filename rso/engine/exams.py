@@ -13,7 +13,7 @@ from rso.engine.outbox import emit
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger, audit, new_id
 from rso.ledger.deliveries import deliveries_of, stop_items
-from rso.ledger.exams import exam_by_number, insert_exam, now, set_status
+from rso.ledger.exams import exam_by_id, exam_by_number, insert_exam, now, set_status
 
 __all__ = [
     "cancel_exam",
@@ -28,9 +28,15 @@ __all__ = [
 
 
 async def find_exam(
-    ledger: Ledger, number: str, *, facilities: Sequence[str] | None = None
+    ledger: Ledger,
+    number: str,
+    *,
+    facilities: Sequence[str] | None = None,
+    lock: bool = False,
 ) -> Exam:
     """The exam with this number as a person writes it.
+
+    ``lock``: as it stands, and so until the transaction ends.
 
     Raises:
         ExamError: Not a number, or no such exam within ``facilities``.
@@ -39,7 +45,7 @@ async def find_exam(
     exam = await exam_by_number(ledger, plain, facilities=facilities)
     if exam is None:
         raise ExamError(f"no exam has the number {plain}")
-    return exam
+    return (await exam_by_id(ledger, exam.id, lock=True) or exam) if lock else exam
 
 
 async def show_exam(

@@ -68,21 +68,21 @@ async def list_holds(
 
 
 async def show_hold(
-    ledger: Ledger, hold_id: str, *, facilities: Sequence[str] | None = None
+    ledger: Ledger, hold_id: str, *, facilities: Sequence[str] | None = None, lock: bool = False
 ) -> HoldRow:
-    """One hold with its evidence.
+    """One hold with its evidence; ``lock``: nobody else decides on it meanwhile.
 
     Raises:
         MatchingError: No such hold within ``facilities``.
     """
-    hold = await hold_by_id(ledger, hold_id)
+    hold = await hold_by_id(ledger, hold_id, lock=lock)
     if hold is None or (facilities is not None and hold.facility not in facilities):
         raise MatchingError(f"no hold has the id {hold_id}")
     return hold
 
 
 async def _open(ledger: Ledger, hold_id: str, facilities: Sequence[str] | None) -> HoldRow:
-    hold = await show_hold(ledger, hold_id, facilities=facilities)
+    hold = await show_hold(ledger, hold_id, facilities=facilities, lock=True)
     if hold.state != "open":
         raise MatchingError(f"the hold is {hold.state} already")
     return hold
@@ -124,10 +124,10 @@ async def release_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        exam = await find_exam(ledger, number, facilities=[hold.facility])
+        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
+        exam = await find_exam(ledger, number, facilities=[hold.facility], lock=True)
         if exam.status in {ExamStatus.CANCELLED, ExamStatus.CLOSED}:
             raise MatchingError(f"the exam is {exam.status}")
-        study = (await studies_by_ids(ledger, [hold.study]))[0]
         verdict = compare(incoming_from_row(study), exam)
         choice = {"exam": exam.number, "identity": identity}
         if not await _second_person(ledger, hold, verdict, actor, choice):
@@ -218,7 +218,7 @@ async def create_from_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
         if hold.kind != "study" or study["exam"] is not None:
             raise MatchingError("only a Study without an exam can become one")
         exam = await create_from_study(engine, study)
@@ -256,7 +256,7 @@ async def reject_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
         if hold.kind == "study" and study["exam"] is None:
             await ledger.execute(
                 "UPDATE study SET state = 'rejected', updated_at = ? WHERE id = ?",
@@ -295,11 +295,11 @@ async def recall_hold(
     """
     ledger = engine.ledger
     async with ledger.transaction():
-        hold = await show_hold(ledger, hold_id, facilities=facilities)
+        hold = await show_hold(ledger, hold_id, facilities=facilities, lock=True)
         if hold.state not in {"released", "created"} or hold.exam is None:
             raise MatchingError(f"a hold that is {hold.state} cannot be recalled")
-        exam = await exam_by_id(ledger, hold.exam)
-        study = (await studies_by_ids(ledger, [hold.study]))[0]
+        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
+        exam = await exam_by_id(ledger, hold.exam, lock=True)
         if exam is None or study["exam"] != exam.id:
             raise MatchingError("the Study has left that exam already")
         sent = await unlink_study(engine, study, state="held")

@@ -17,7 +17,7 @@ from rso.engine.context import Engine
 from rso.engine.matters import duty_of, open_matter
 from rso.ledger import Ledger, audit
 from rso.ledger.contacts import people_of_facility, usable_contacts
-from rso.ledger.exams import now
+from rso.ledger.exams import lock_exams, now
 from rso.ledger.outbox import add_to_outbox
 
 __all__ = [
@@ -201,6 +201,7 @@ async def keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
 
 
 async def _append_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
+    await lock_exams(ledger, [exam.id])  # two who write at once are both kept
     rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
     request: dict[str, Any] = msgspec.json.decode(rows[0]["request"] or "{}")
     said = {"at": now().isoformat(), "by": actor, "note": note}

@@ -11,7 +11,7 @@ from rso.core.errors import ConfigError
 from rso.core.exam import Exam, Origin, Patient, Priority
 from rso.core.names import Likeness, compare_names, parse_birth_date
 from rso.ledger import Ledger
-from rso.ledger.exams import OPEN_STATUSES, exam_from_row, open_since
+from rso.ledger.exams import OPEN_STATUSES, exam_from_row, lock_exams, open_since
 
 __all__ = [
     "FIELDS",
@@ -144,7 +144,8 @@ async def asked_of(ledger: Ledger, exam: Exam) -> list[tuple[str, str]]:
 
 
 async def change_request(ledger: Ledger, exam: Exam, request: Mapping[str, str]) -> list[str]:
-    """Write changed fields of a request; returns their names."""
+    """Write changed fields of a request; returns their names. Call inside a transaction."""
+    await lock_exams(ledger, [exam.id])  # a note that is written meanwhile stays
     said = await request_of(ledger, exam)
     known = {field.name: field.most for field in FIELDS}
     changed = [

@@ -15,7 +15,8 @@ from rso.engine.outbox import emit
 from rso.ledger import Ledger
 from rso.ledger.deliveries import add_items, ensure_delivery, resume_items, stop_items
 from rso.ledger.exams import exam_by_id, now
-from rso.ledger.holds import close_hold, find_holds, open_hold
+from rso.ledger.holds import close_hold, find_holds, hold_by_id, open_hold
+from rso.ledger.studies import studies_by_ids
 
 __all__ = [
     "NO_DESTINATION",
@@ -163,8 +164,11 @@ async def retry_routing(engine: Engine) -> int:
         if hold.reason != NO_DESTINATION:
             continue
         async with engine.ledger.transaction():
-            rows = await engine.ledger.fetch("SELECT exam FROM study WHERE id = ?", hold.study)
-            exam = await exam_by_id(engine.ledger, rows[0]["exam"]) if rows else None
+            current = await hold_by_id(engine.ledger, hold.id, lock=True)
+            if current is None or current.state != "open":
+                continue  # a person decided meanwhile
+            rows = await studies_by_ids(engine.ledger, [hold.study], lock=True)
+            exam = await exam_by_id(engine.ledger, rows[0]["exam"], lock=True) if rows else None
             if exam is None or not await route_study(engine, exam, hold.study):
                 continue
             await close_hold(

@@ -19,6 +19,7 @@ __all__ = [
     "exam_from_row",
     "exams_by_ids",
     "insert_exam",
+    "lock_exams",
     "now",
     "number_issued",
     "open_since",
@@ -120,9 +121,21 @@ async def exam_by_number(
     return next((e for e in exams if facilities is None or e.facility in facilities), None)
 
 
-async def exam_by_id(ledger: Ledger, exam_id: str) -> Exam | None:
-    """The exam with this key."""
+async def exam_by_id(ledger: Ledger, exam_id: str, *, lock: bool = False) -> Exam | None:
+    """The exam with this key; ``lock``: as it stands, and so until the transaction ends."""
+    if lock:
+        await lock_exams(ledger, [exam_id])
     return (await exams_by_ids(ledger, [exam_id])).get(exam_id)
+
+
+async def lock_exams(ledger: Ledger, ids: Sequence[str]) -> None:
+    """Let nobody else change these exams until the transaction ends."""
+    if ids and ledger.for_update:
+        marks = ",".join("?" * len(ids))
+        await ledger.fetch(
+            f"SELECT id FROM exam WHERE id IN ({marks}) ORDER BY id{ledger.for_update}",  # noqa: S608
+            *ids,
+        )
 
 
 async def exams_by_ids(ledger: Ledger, ids: Sequence[str]) -> dict[str, Exam]:

@@ -133,9 +133,10 @@ async def reason_open(
     return bool(rows)
 
 
-async def hold_by_id(ledger: Ledger, hold_id: str) -> HoldRow | None:
-    """One hold."""
-    rows = await ledger.fetch(f"{_SELECT} WHERE h.id = ?", hold_id)
+async def hold_by_id(ledger: Ledger, hold_id: str, *, lock: bool = False) -> HoldRow | None:
+    """One hold; ``lock``: nobody else decides on it until the transaction ends."""
+    tail = ledger.for_update if lock else ""
+    rows = await ledger.fetch(f"{_SELECT} WHERE h.id = ?{tail}", hold_id)
     return _row(rows[0]) if rows else None
 
 

@@ -95,6 +95,15 @@ class Ledger:
         """``sqlite`` or ``postgres``."""
         return self._driver.kind
 
+    @property
+    def for_update(self) -> str:
+        """Ends a SELECT whose rows stay as they are until the transaction ends.
+
+        Rows are locked in one order, several of a kind by key: hold, Study, exam, delivery, item;
+        the audit's table comes last. On SQLite a transaction is the only writer anyway.
+        """
+        return " FOR UPDATE" if self.kind == "postgres" else ""
+
     async def migrate(self) -> None:
         """Bring the tables up to date; safe to call from several processes at once."""
         from rso.ledger.migrations import migrate  # noqa: PLC0415

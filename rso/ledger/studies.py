@@ -103,12 +103,17 @@ async def upsert_studies(
     return found
 
 
-async def studies_by_ids(ledger: Ledger, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of ``study`` by key."""
+async def studies_by_ids(
+    ledger: Ledger, ids: Sequence[str], *, lock: bool = False
+) -> list[dict[str, Any]]:
+    """Rows of ``study`` by key; ``lock``: they stay so until the transaction ends."""
     if not ids:
         return []
-    marks = ",".join("?" * len(ids))
-    return await ledger.fetch(f"SELECT * FROM study WHERE id IN ({marks})", *ids)  # noqa: S608
+    marks, tail = ",".join("?" * len(ids)), ledger.for_update if lock else ""
+    return await ledger.fetch(
+        f"SELECT * FROM study WHERE id IN ({marks}) ORDER BY id{tail}",  # noqa: S608
+        *ids,
+    )
 
 
 async def candidates_for(

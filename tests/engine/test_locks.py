@@ -1,0 +1,186 @@
+"""Two at once: each of these runs two real transactions, the second while the first is open."""
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rso.core.errors import MatchingError
+from rso.core.exam import Exam, Patient
+from rso.core.matching import IncomingStudy
+from rso.core.transport import Kind
+from rso.engine.archive import LocalArchive
+from rso.engine.context import Engine
+from rso.engine.exams import create_exam
+from rso.engine.holds import create_from_hold, recall_hold, release_hold
+from rso.engine.notify import exam_notes, keep_note
+from rso.engine.requests import change_request, request_of
+from rso.engine.router import NO_DESTINATION, retry_routing
+from rso.ledger import Ledger, new_id, tables
+from rso.ledger.exams import now
+from rso.ledger.holds import close_hold, open_hold
+from rso.ledger.site import load_site
+from rso.ledger.studies import upsert_studies
+from rso.plugins import load_plugins
+from rso.settings import load_settings
+
+SITE: dict[str, Any] = {
+    "facility": [{"code": "NORTH", "radiologists": [{"code": "R"}]}],
+    "radiologist": [{"code": "R", "destinations": [
+        {"code": "R-PACS", "sender": "dicom_scu", "options": {
+            "ae_title": "PACS", "host": "127.0.0.1", "port": 1}}]}],
+}  # fmt: skip
+PATIENT = Patient(name="DOE^JANE", patient_id="P-1", birth_date="19700131")
+
+
+@pytest.fixture
+async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
+    """A facility with one destination, on either database."""
+    (tmp_path / "rso.toml").write_text("")
+    settings = load_settings(tmp_path / "rso.toml")
+    await load_site(ledger, SITE)
+    return Engine(
+        ledger=ledger, plugins=load_plugins(settings), settings=settings,
+        archive=LocalArchive(tmp_path / "archive"),
+    )  # fmt: skip
+
+
+async def made(engine: Engine) -> Exam:
+    """A requested exam."""
+    return await create_exam(engine, facility="NORTH", patient=PATIENT, actor="t")
+
+
+async def study(engine: Engine, state: str, exam: str | None = None, count: int = 3) -> str:
+    """A Study of so many instances; returns its key."""
+    incoming = IncomingStudy(
+        study_instance_uid=f"1.2.{int(new_id()[-12:], 16)}", patient=PATIENT, kind=Kind.TECHNICIAN
+    )
+    rows = await upsert_studies(engine.ledger, "NORTH", [(incoming, "")])
+    key = str(next(iter(rows.values()))["id"])
+    await engine.ledger.execute(
+        "UPDATE study SET state = ?, exam = ? WHERE id = ?", state, exam, key
+    )
+    await instances(engine, key, count)
+    return key
+
+
+async def instances(engine: Engine, study_id: str, count: int) -> list[str]:
+    """Rows of instances of a Study; returns their keys."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": new_id(), "facility": "NORTH", "study": study_id,
+            "sop_instance_uid": f"1.3.{int(new_id()[-12:], 16)}.{index}", "sop_class_uid": "1.2",
+            "series_instance_uid": "1.2", "transfer_syntax_uid": "1.2", "digest": new_id(),
+            "size": 1, "batch": new_id(), "received_at": now(),
+        }
+        for index in range(count)
+    ]  # fmt: skip
+    await engine.ledger.insert_rows(tables.Instance, rows)
+    return [row["id"] for row in rows]
+
+
+async def held(engine: Engine, study_id: str, reason: str = "no exam") -> str:
+    """An open hold on a Study; returns its key."""
+    hold = await open_hold(
+        engine.ledger, kind="study", facility="NORTH", study=study_id, reason=reason
+    )
+    assert hold is not None
+    return hold
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(
+    engine: Engine, first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Any]
+) -> AsyncIterator[asyncio.Task[Any]]:
+    """Begin ``second`` when ``first`` is done but not committed; yields it after the commit."""
+    async with engine.ledger.transaction():
+        await first
+        # Of a context of its own: it does not join this transaction.
+        task = asyncio.create_task(second, context=contextvars.Context())
+        await asyncio.wait({task}, timeout=0.4)
+    await asyncio.wait({task})
+    yield task
+
+
+async def queued(engine: Engine, exam: Exam) -> int:
+    """How many items wait for their destinations."""
+    rows = await engine.ledger.fetch(
+        "SELECT count(*) AS n FROM delivery_item d JOIN delivery v ON v.id = d.delivery"
+        " WHERE v.exam = ? AND d.state = 'pending'",
+        exam.id,
+    )
+    return int(rows[0]["n"])
+
+
+async def test_a_hold_is_released_once(engine: Engine) -> None:
+    """Two release it to different exams at once: the second is told, and one exam is sent."""
+    one, other = await made(engine), await made(engine)
+    hold = await held(engine, await study(engine, "held"))
+    second = release_hold(engine, hold, other.number, reason="mine", actor="b")
+    first = release_hold(engine, hold, one.number, reason="mine", actor="a")
+    async with meanwhile(engine, first, second) as task:
+        with pytest.raises(MatchingError, match="released already"):
+            await task
+    assert (await queued(engine, one), await queued(engine, other)) == (3, 0)
+
+
+async def test_a_double_click_makes_one_exam(engine: Engine) -> None:
+    """The second press is told that the hold is decided."""
+    hold = await held(engine, await study(engine, "held"))
+    first, second = (create_from_hold(engine, hold, reason="", actor="a") for _ in range(2))
+    async with meanwhile(engine, first, second) as task:
+        with pytest.raises(MatchingError, match="created already"):
+            await task
+    rows = await engine.ledger.fetch("SELECT count(*) AS n FROM exam")
+    assert rows[0]["n"] == 1
+
+
+async def test_a_release_is_recalled_once(engine: Engine) -> None:
+    """Two recall it at once: it is said once, and held once."""
+    exam = await made(engine)
+    hold = await held(engine, await study(engine, "held"))
+    assert await release_hold(engine, hold, exam.number, reason="r", actor="a")
+    first, second = (recall_hold(engine, hold, reason="wrong", actor=who) for who in "ab")
+    async with meanwhile(engine, first, second) as task:
+        with pytest.raises(MatchingError, match="recalled"):
+            await task
+    told = await engine.ledger.fetch(
+        "SELECT count(*) AS n FROM audit WHERE action = 'release recalled'"
+    )
+    assert told[0]["n"] == 1
+
+
+async def test_routing_leaves_a_hold_that_a_person_decides(engine: Engine) -> None:
+    """A destination fits again while somebody rejects the hold: their word stays."""
+    exam = await made(engine)
+    hold = await held(engine, await study(engine, "matched", exam.id), NO_DESTINATION)
+    first = close_hold(
+        engine.ledger, hold, state="rejected", actor="a", resolution="no", exam=None
+    )  # fmt: skip
+    async with meanwhile(engine, first, retry_routing(engine)) as task:
+        assert await task == 0
+    rows = await engine.ledger.fetch("SELECT state, resolved_by FROM hold WHERE id = ?", hold)
+    assert rows == [{"state": "rejected", "resolved_by": "a"}]
+
+
+async def test_notes_and_fields_of_a_request_are_all_kept(engine: Engine) -> None:
+    """Two notes and a field that are written at once are there afterwards."""
+    exam = await made(engine)
+
+    async def change() -> None:
+        async with engine.ledger.transaction():
+            await change_request(engine.ledger, exam, {"history": "none"})
+
+    first = keep_note(engine.ledger, exam, "a", "one")
+    async with meanwhile(engine, first, keep_note(engine.ledger, exam, "b", "two")) as task:
+        await task
+    async with meanwhile(engine, keep_note(engine.ledger, exam, "c", "three"), change()) as task:
+        await task
+    assert [note["note"] for note in await exam_notes(engine.ledger, exam)] == [
+        "three", "two", "one",
+    ]  # fmt: skip
+    assert (await request_of(engine.ledger, exam))["history"] == "none"
