@@ -94,12 +94,12 @@ class IntakeLoop:
         for folder, reader in self._readers.items():
             if not reader.poll():
                 continue
-            records = await asyncio.to_thread(reader.read, _MAX_RECORDS, _MAX_BYTES)
-            if not records:
-                continue
             try:
-                await take_records(self._engine, records)
+                records = await asyncio.to_thread(reader.read, _MAX_RECORDS, _MAX_BYTES)
+                if records:
+                    await take_records(self._engine, records)
             except BaseException:
+                # A read that breaks stands behind records that nobody got.
                 reader.rewind(self._taken.get(folder))
                 raise
             self._taken[folder] = reader.position

@@ -1,5 +1,6 @@
 """The log's two ends at the same time: one goes on between two steps of the other."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 
 from rso.core.errors import NoSpaceError, VolumeError
 from rso.core.transport import Kind, Provenance
+from rso.engine.intake_loop import IntakeLoop
 from rso.engine.spool import LogBatch, LogSpool
-from rso.engine.spool_reader import InstanceRecord, SpoolReader
+from rso.engine.spool_reader import InstanceRecord, Record, SpoolReader
 from rso.ledger.exams import now
 
 PROVENANCE = Provenance(
@@ -78,7 +80,7 @@ def test_a_segment_that_comes_between_two_looks_of_the_reader_is_read(
     spool.log.files._next_ready.wait()
 
     def fails(*_: Any) -> None:
-        raise OSError(24, "Too many open files")
+        raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", fails)
@@ -92,4 +94,37 @@ def test_a_segment_that_comes_between_two_looks_of_the_reader_is_read(
         reader, monkeypatch, lambda: kept.extend(fill(spool, batch, dataset, until=3))
     )
     assert read_ids(reader) == kept
+    spool.close()
+
+
+async def test_what_a_broken_read_had_gathered_is_taken_in_later(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two segments cannot be opened for a while: the first one's records, read in
+    the same turn, are not passed over.
+    """
+    spool = LogSpool(tmp_path / "spool" / "a")
+    batch = spool.open_batch(PROVENANCE)
+    kept = fill(spool, batch, dataset, until=2)
+    taken: list[str] = []
+    opened = Path.open
+
+    async def take(_engine: object, records: list[Record]) -> None:
+        taken.extend(r.record_id for r in records if isinstance(r, InstanceRecord))
+
+    def fails(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == f"{2:012d}.seg":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr("rso.engine.intake_loop.take_records", take)
+    loop = IntakeLoop(None, tmp_path / "spool")  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fails)
+        with pytest.raises(OSError, match="Too many"):
+            while True:
+                await loop.step()
+    while await loop.step():
+        pass
+    assert taken == kept
     spool.close()
