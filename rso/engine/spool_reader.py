@@ -91,7 +91,7 @@ class SpoolReader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._batches: dict[str, Provenance] = {}
+        self._batches: dict[str, Provenance] = {}  # open ones, of the mapped segment
         self._map: tuple[int, memoryview] | None = None
         self._use: Segment | None = None  # what the mapped file is used as
         self.released = self._read_checkpoint()
@@ -122,6 +122,8 @@ class SpoolReader:
                 # The map lives as long as any record's bytes are referred to.
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._map = segment, memoryview(mapped)
+            # A segment repeats what its instances belong to; a channel that died never closes.
+            self._batches.clear()
         return self._map[1]
 
     def _record(self, number: int, pos: int) -> RecordHead | None:
@@ -201,6 +203,7 @@ class SpoolReader:
             self._batches[head.batch_id] = stored.provenance
             return BatchOpened(batch_id=head.batch_id, provenance=stored.provenance)
         if head.kind is RecordType.CLOSE:
+            self._batches.pop(head.batch_id, None)
             return BatchClosed(batch_id=head.batch_id)
         if head.kind is RecordType.ALERT:
             kind, facts = msgspec.json.decode(head.meta, type=tuple[str, dict[str, str]])

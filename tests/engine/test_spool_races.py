@@ -128,3 +128,27 @@ async def test_what_a_broken_read_had_gathered_is_taken_in_later(
         pass
     assert taken == kept
     spool.close()
+
+
+def test_a_reader_keeps_no_batch_that_is_over(tmp_path: Path, dataset: tuple[bytes, str]) -> None:
+    """Neither one that closed, nor, in the next segment, one whose channel died; and each instance
+    has its provenance all the same, after a rewind too.
+    """
+    spool = LogSpool(tmp_path / "spool" / "a")
+    reader = SpoolReader(spool.log.folder)
+    for _ in range(3):
+        batch = spool.open_batch(PROVENANCE)
+        batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+        batch.close()
+    assert len(read_ids(reader)) == 3
+    assert not reader._batches
+    spool.open_batch(PROVENANCE).append([dataset[0]], transfer_syntax_uid=dataset[1])
+    live = spool.open_batch(PROVENANCE)
+    kept = fill(spool, live, dataset, until=2)
+    assert read_ids(reader)[1:] == kept
+    assert list(reader._batches) == [live.id]
+    reader.rewind(None)
+    again = [r for r in reader.read(256, 1 << 30) if isinstance(r, InstanceRecord)]
+    assert len(again) == 4 + len(kept)
+    assert {r.provenance for r in again} == {PROVENANCE}
+    spool.close()
