@@ -62,6 +62,7 @@ class SegmentLog:
         self._written = 0
         self._durable = 0
         self._syncing = False
+        self._one_sync = threading.Lock()  # taken last: nothing else is waited for with it
         self._draft: Draft | None = None
         self._no_draft_for = 0  # appends: where many write, drafts are lost and only cost
         self._fd = -1
@@ -212,11 +213,18 @@ class SegmentLog:
             self._synced.notify_all()
 
     def _sync_fd(self, fd: int) -> None:
-        try:
-            os.fdatasync(fd)
-        except OSError as exc:
-            self.files.fail(f"sync failed: {exc.strerror}")
-            raise VolumeError("a sync of the spool failed") from exc
+        """Sync, unless a sync before this one failed.
+
+        The system tells of a lost page once, to whoever syncs first; a second sync says yes. So
+        one follows the other, and none begins before the failure of the last one is noted.
+        """
+        with self._one_sync:
+            self._check()
+            try:
+                os.fdatasync(fd)
+            except OSError as exc:
+                self.files.fail(f"sync failed: {exc.strerror}")
+                raise VolumeError("a sync of the spool failed") from exc
 
     def close(self) -> None:
         """Release the folder; the last segment is ended at the next start."""

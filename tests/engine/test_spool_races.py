@@ -1,7 +1,11 @@
 """The log's two ends at the same time: one goes on between two steps of the other."""
 
 import errno
+import os
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,17 @@ PROVENANCE = Provenance(
 )  # fmt: skip
 
 
+def append(batch: LogBatch, dataset: tuple[bytes, str], size: int) -> str:
+    """Append an instance of about this size; the id of its record."""
+    data = dataset[0] + b"\xfc\xff\xfc\xffOB\0\0" + size.to_bytes(4, "little") + bytes(size)
+    return batch.append([data], transfer_syntax_uid=dataset[1]).record_id
+
+
 def fill(spool: LogSpool, batch: LogBatch, dataset: tuple[bytes, str], *, until: int) -> list[str]:
     """Append instances of 2 MB until so many segments are in use; the ids of their records."""
-    size = 2 << 20
-    data = dataset[0] + b"\xfc\xff\xfc\xffOB\0\0" + size.to_bytes(4, "little") + bytes(size)
     kept = []
     while spool.log.segment.number < until:
-        kept.append(batch.append([data], transfer_syntax_uid=dataset[1]).record_id)
+        kept.append(append(batch, dataset, 2 << 20))
     return kept
 
 
@@ -60,7 +68,7 @@ def test_a_record_that_comes_between_two_looks_of_the_reader_is_read(
     """
     spool = LogSpool(tmp_path / "spool" / "a")
     batch = spool.open_batch(PROVENANCE)
-    kept = [batch.append([dataset[0]], transfer_syntax_uid=dataset[1]).record_id]
+    kept = [append(batch, dataset, 100)]
     reader = SpoolReader(spool.log.folder)
     found = [r.record_id for r in reader.read(2, 1 << 26) if isinstance(r, InstanceRecord)]
     before_its_look_at_the_segments(
@@ -97,6 +105,12 @@ def test_a_segment_that_comes_between_two_looks_of_the_reader_is_read(
     spool.close()
 
 
+async def turn(loop: IntakeLoop) -> None:
+    """Take in everything there is."""
+    while await loop.step():
+        pass
+
+
 async def test_what_a_broken_read_had_gathered_is_taken_in_later(
     tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,10 +136,8 @@ async def test_what_a_broken_read_had_gathered_is_taken_in_later(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", fails)
         with pytest.raises(OSError, match="Too many"):
-            while True:
-                await loop.step()
-    while await loop.step():
-        pass
+            await turn(loop)
+    await turn(loop)
     assert taken == kept
     spool.close()
 
@@ -138,11 +150,11 @@ def test_a_reader_keeps_no_batch_that_is_over(tmp_path: Path, dataset: tuple[byt
     reader = SpoolReader(spool.log.folder)
     for _ in range(3):
         batch = spool.open_batch(PROVENANCE)
-        batch.append([dataset[0]], transfer_syntax_uid=dataset[1])
+        append(batch, dataset, 100)
         batch.close()
     assert len(read_ids(reader)) == 3
     assert not reader._batches
-    spool.open_batch(PROVENANCE).append([dataset[0]], transfer_syntax_uid=dataset[1])
+    append(spool.open_batch(PROVENANCE), dataset, 100)
     live = spool.open_batch(PROVENANCE)
     kept = fill(spool, live, dataset, until=2)
     assert read_ids(reader)[1:] == kept
@@ -151,4 +163,48 @@ def test_a_reader_keeps_no_batch_that_is_over(tmp_path: Path, dataset: tuple[byt
     again = [r for r in reader.read(256, 1 << 30) if isinstance(r, InstanceRecord)]
     assert len(again) == 4 + len(kept)
     assert {r.provenance for r in again} == {PROVENANCE}
+    spool.close()
+
+
+class OneError:
+    """A sync that fails and is not back yet; the error is said, so the next ones succeed."""
+
+    def __init__(self) -> None:
+        self.began, self.back = threading.Event(), threading.Event()
+
+    def __call__(self, _fd: int) -> None:
+        """``os.fdatasync``."""
+        if not self.began.is_set():
+            self.began.set()
+            self.back.wait(1)
+            raise OSError(errno.EIO, "Input/output error")
+
+
+def test_no_sync_says_yes_after_one_that_failed(
+    tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread's sync is told of lost bytes; before it can say so, another one goes over to the
+    next segment and syncs the same file: nobody is told that the bytes are kept.
+    """
+    spool = LogSpool(tmp_path / "spool" / "a")
+    batch = spool.open_batch(PROVENANCE)
+    while spool.log._pos + (9 << 20) < spool.log._size:
+        append(batch, dataset, 4 << 20)
+    spool.log.files._next_ready.wait()
+    sync = OneError()
+    monkeypatch.setattr(os, "fdatasync", sync)
+
+    def waits() -> None:
+        append(batch, dataset, 100)
+        sync.back.set()  # it has its answer
+
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(append, batch, dataset, 100)
+        assert sync.began.wait(5)
+        written = spool.log._written
+        second = threads.submit(waits)
+        while spool.log._written == written:
+            time.sleep(0.01)
+        third = threads.submit(append, batch, dataset, 10 << 20)
+        assert [type(f.exception(10)) for f in (first, second, third)] == [VolumeError] * 3
     spool.close()
