@@ -18,7 +18,7 @@ from argon2 import PasswordHasher
 
 from rso.testing.commands import Commands
 
-__all__ = ["SITE", "Site", "free_port", "wait_for"]
+__all__ = ["SITE", "Site", "facility", "free_port", "wait_for"]
 
 SITE = """
 [[facility]]
@@ -224,6 +224,33 @@ class Site:
         """Every open hold."""
         holds: list[dict[str, Any]] = self.rso("hold", "list", "--json")["holds"]
         return holds
+
+
+def facility(code: str, destinations: dict[str, tuple[int, str]]) -> str:
+    """A facility with an integration source, and a radiologist for each destination.
+
+    Args:
+        code: The facility; its source is called ``{code}PACS``.
+        destinations: Port and egress mode (or an empty one) by code.
+    """
+    readers = ", ".join(f'{{ code = "R-{name}" }}' for name in destinations)
+    text = f"""
+[[facility]]
+code = "{code}"
+issuer_of_patient_id = "{code}"
+sources = [ {{ channel = "dicom_scp", identity = "{code}PACS", kind = "integration",
+               networks = ["127.0.0.0/8"] }} ]
+radiologists = [ {readers} ]
+"""
+    for name, (port, egress) in destinations.items():
+        mode = f'egress = "{egress}",' if egress else ""
+        text += f"""
+[[radiologist]]
+code = "R-{name}"
+destinations = [ {{ code = "{name}", sender = "dicom_scu", {mode} options = {{
+  ae_title = "PACS", host = "127.0.0.1", port = {port}, answer_seconds = 8 }} }} ]
+"""
+    return text
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:

@@ -12,7 +12,7 @@ from rso.dicom.part10 import read_file_meta
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site, wait_for
 
-__all__ = ["CT_IMAGE_STORAGE", "delivered", "make_study", "missing", "tiny_dataset"]
+__all__ = ["CT_IMAGE_STORAGE", "delivered", "make_study", "missing", "other_bytes", "tiny_dataset"]
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -95,3 +95,11 @@ def tiny_dataset(sop_instance_uid: str, **values: bytes) -> bytes:
         padded = value + (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
         made += struct.pack("<HH2sH", group, number, vr, len(padded)) + padded
     return made
+
+
+def other_bytes(file: Path, target: Path) -> Path:
+    """The same instance with other pixels."""
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = bytes(reversed(dataset.PixelData))
+    dataset.save_as(target)
+    return target

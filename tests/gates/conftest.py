@@ -7,37 +7,10 @@ import pytest
 
 from rso.testing.chaos import ChaosProxy
 from rso.testing.pacs import Pacs
-from rso.testing.site import Site
+from rso.testing.site import Site, facility
 from rso.testing.storage import Orthanc, Ours, Storage, Storescp
 
 MANY = 20  # destinations of the facility MANY
-
-
-def facility(code: str, destinations: dict[str, tuple[int, str]]) -> str:
-    """A facility with an integration source, and a radiologist for each destination.
-
-    Args:
-        code: The facility; its source is called ``{code}PACS``.
-        destinations: Port and egress mode (or an empty one) by code.
-    """
-    readers = ", ".join(f'{{ code = "R-{name}" }}' for name in destinations)
-    text = f"""
-[[facility]]
-code = "{code}"
-issuer_of_patient_id = "{code}"
-sources = [ {{ channel = "dicom_scp", identity = "{code}PACS", kind = "integration",
-               networks = ["127.0.0.0/8"] }} ]
-radiologists = [ {readers} ]
-"""
-    for name, (port, egress) in destinations.items():
-        mode = f'egress = "{egress}",' if egress else ""
-        text += f"""
-[[radiologist]]
-code = "R-{name}"
-destinations = [ {{ code = "{name}", sender = "dicom_scu", {mode} options = {{
-  ae_title = "PACS", host = "127.0.0.1", port = {port}, answer_seconds = 8 }} }} ]
-"""
-    return text
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

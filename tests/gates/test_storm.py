@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pydicom
 import pytest
 
 from rso.core.errors import RsoError
 from rso.testing.chaos import Chaos, ChaosProxy
 from rso.testing.pacs import Pacs
 from rso.testing.storage import Ours, Storage, Verdict, judge, pixels_of
-from rso.testing.study import make_study, missing
+from rso.testing.study import make_study, missing, other_bytes
 
 pytestmark = pytest.mark.peers
 
@@ -30,14 +29,6 @@ def steady(storage: Storage, uids: set[str], pause: float = 1.5) -> dict[str, li
         before = counts
         time.sleep(pause)
     return found
-
-
-def other_bytes(file: Path, target: Path) -> Path:
-    """The same instance with other pixels."""
-    dataset = pydicom.dcmread(file)
-    dataset.PixelData = bytes(reversed(dataset.PixelData))
-    dataset.save_as(target)
-    return target
 
 
 def storm(storage: Storage, files: list[Path], associations: int) -> list[dict[str, int]]:
