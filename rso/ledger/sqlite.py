@@ -166,7 +166,11 @@ class SqliteDriver:
             yield
             return
         async with self._write_lock:
-            await self._guard(lambda: self._in_writer(lambda: self._w.execute("BEGIN IMMEDIATE")))
+            try:
+                await self._guard(lambda: self._in_writer(self._begin))
+            except BaseException:  # cancelled while it waited: it may have begun all the same
+                await self._in_writer(self._roll_back)
+                raise
             token = _inside.set(True)
             try:
                 yield
@@ -177,6 +181,9 @@ class SqliteDriver:
                 await self._guard(lambda: self._in_writer(self._commit))
             finally:
                 _inside.reset(token)
+
+    def _begin(self) -> None:
+        self._w.execute("BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 from datetime import timedelta
 
 import pytest
@@ -50,6 +51,26 @@ async def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     await ledger.insert_rows(site_tables.Login, [login("b")])
     rows = await ledger.fetch("SELECT subject FROM login_attempt")
     assert rows == [{"subject": "b"}]
+
+
+@pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
+async def test_who_gives_up_waiting_for_the_database_leaves_no_transaction(
+    ledger: Ledger,
+) -> None:
+    """Cancelled while another program held the lock: the next transaction begins as usual."""
+    (database,) = await ledger.fetch("SELECT file FROM pragma_database_list WHERE name = 'main'")
+    other = sqlite3.connect(database["file"], isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(ledger.execute("DELETE FROM login_attempt"))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    await asyncio.sleep(0.1)
+    other.execute("ROLLBACK")
+    other.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await ledger.insert_rows(site_tables.Login, [login("a")])
+    assert await ledger.fetch("SELECT subject FROM login_attempt") == [{"subject": "a"}]
 
 
 @pytest.mark.parametrize(("column", "value"), [("id", "abc"), ("totp_last_step", 2**63)])
