@@ -20,6 +20,7 @@ __all__ = [
 
 _Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
+_ASK_FOR_PASSWORDS = frozenset({"ftp", "http_upload"})
 
 
 @lru_cache(maxsize=4096)
@@ -60,11 +61,23 @@ def _obstacle(source: Source, connection: Connection) -> str:
     pinned = fingerprints(source)
     if pinned and _plain(connection.certificate_fingerprint) not in pinned:
         return "it did not show the certificate that it is bound to"
-    if not source.networks and not pinned and not source.password_hash:
-        return "it is bound to neither a network nor a certificate"
+    if not _is_bound(source):
+        return f"it is bound to neither a network nor a certificate{_unasked(source)}"
     if not connection.tls and not source.cleartext and not _is_private(address):
         return "it came without TLS over a public network"
     return ""
+
+
+def _is_bound(source: Source) -> bool:
+    """Whether something else than the name, which anybody can claim, tells the source."""
+    asked = bool(source.password_hash) and source.channel in _ASK_FOR_PASSWORDS
+    return bool(source.networks or fingerprints(source) or asked)
+
+
+def _unasked(source: Source) -> str:
+    if not source.password_hash:
+        return ""
+    return f": its password counts for nothing, {source.channel} never asks for it"
 
 
 def fingerprints(source: Source) -> frozenset[str]:
@@ -143,8 +156,8 @@ def check_sources(sources: Sequence[Source]) -> list[str]:
         for word in sorted(pinned):
             if not re.fullmatch("[0-9a-f]{64}", word):
                 problems.append(f"{name}: {word!r} is no SHA-256 fingerprint")
-        if not source.networks and not pinned and not source.password_hash:
-            problems.append(f"{name}: needs networks or a certificate fingerprint")
+        if not _is_bound(source):
+            problems.append(f"{name}: needs networks or a certificate{_unasked(source)}")
     if problems:
         return problems
     for i, one in enumerate(sources):
@@ -160,7 +173,7 @@ def check_sources(sources: Sequence[Source]) -> list[str]:
 
 
 def _overlap(one: Source, other: Source) -> bool:
-    if one.channel in {"ftp", "http_upload"}:
+    if one.channel in _ASK_FOR_PASSWORDS:
         return True  # an account or a token name is one account
     a, b = fingerprints(one), fingerprints(other)
     if a and b and not a & b:

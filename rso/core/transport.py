@@ -62,7 +62,8 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True):
         certificate: The client certificate itself as PEM (or several), instead; it is trusted
             without a CA, and its end is known.
         called_ae_title: When not empty the peer must call this AE title.
-        password_hash: argon2 hash (FTP account, HTTP token), or empty.
+        password_hash: argon2 hash of the password that ``ftp`` and ``http_upload`` ask for, or
+            empty; no other channel is told by it.
         cleartext: True allows unencrypted use from public networks.
         quota: How much it may send.
     """

@@ -9,6 +9,7 @@ from cryptography import x509
 from msgspec import Struct
 
 from rso.core.errors import RsoError
+from rso.core.source import check_sources
 from rso.engine.context import Engine
 from rso.engine.quotas import Quotas
 from rso.engine.snapshot import SourceSnapshot, write_snapshot
@@ -48,7 +49,10 @@ class StandingBan(Struct, frozen=True, kw_only=True):
 async def check_port(engine: Engine) -> list[Check]:
     """Look at everything that decides who gets in."""
     checks = list(_shown(engine))
-    for source in await all_sources(engine.ledger):
+    sources = await all_sources(engine.ledger)
+    # An earlier version may have taken what is refused at the port now.
+    checks += [Check(name="sources", ok=False, detail=words) for words in check_sources(sources)]
+    for source in sources:
         if source.certificate:
             name = f"certificate of source {source.channel}/{source.identity} ({source.facility})"
             checks.append(_certificate(name, source.certificate))

@@ -151,6 +151,24 @@ def test_overlaps_and_unbound_sources_are_refused() -> None:
     assert check_sources([source("NORTH", "not a network")])
 
 
+def test_a_password_tells_a_source_only_where_it_is_asked_for() -> None:
+    """Anybody can claim an AE title: over TLS from anywhere, without a certificate, it is none."""
+    lax = source("NORTH", password_hash="$argon2id$x")
+    (problem,) = check_sources([lax])
+    for word in ("dicom_scp/CT of NORTH", "needs networks or a certificate", "password"):
+        assert word in problem
+    peer = connection("8.8.8.8", tls=True)
+    assert identify_source(peer, [lax]) is None
+    assert "password" in explain_refusal(peer, [lax])
+    bound = source("NORTH", "8.8.8.0/24", password_hash="$argon2id$x")
+    assert not check_sources([bound])
+    assert identify_source(peer, [bound]) is not None
+    for channel in ("ftp", "http_upload"):
+        account = structs.replace(lax, channel=channel)
+        assert not check_sources([account])
+        assert identify_source(structs.replace(peer, channel=channel), [account]) is not None
+
+
 def test_public_networks_need_tls_unless_the_source_says_cleartext() -> None:
     """Without TLS only private addresses are let in."""
     sources = [source("NORTH", "0.0.0.0/0")]

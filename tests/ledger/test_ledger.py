@@ -168,6 +168,24 @@ async def test_a_site_loads_twice_and_exports_what_loads(ledger: Ledger) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {
+                "facility": [
+                    {
+                        "code": "X",
+                        "sources": [
+                            {
+                                "channel": "dicom_scp",
+                                "identity": "MR",
+                                "kind": "technician",
+                                "password": "correct horse",
+                            }
+                        ],
+                    }
+                ]
+            },
+            "dicom_scp/MR of X: needs networks or a certificate: its password",
+        ),
         ({"facility": [{"code": "X", "colour": "red"}]}, r"colour.*\$\.facility\[0\]"),
         ({"facility": [{"code": "X", "radiologists": [{"code": "NOBODY"}]}]}, "NOBODY"),
         (
