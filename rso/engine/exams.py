@@ -156,9 +156,12 @@ async def close_exam(engine: Engine, exam: Exam, *, actor: str, reason: str = ""
 async def _end(
     engine: Engine, exam: Exam, status: ExamStatus, action: str, *, actor: str, reason: str
 ) -> None:
-    advance(exam.status, status)
     ledger = engine.ledger
     async with ledger.transaction():
+        current = await exam_by_id(ledger, exam.id, lock=True) or exam
+        if current.status is status:
+            return  # pressed twice
+        advance(current.status, status)
         await set_status(ledger, exam.id, status)
         if status is ExamStatus.CANCELLED:
             for row in await deliveries_of(ledger, exam.id):

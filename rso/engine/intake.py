@@ -342,7 +342,7 @@ async def _take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> No
         return
     if row["state"] != "matched":
         return  # held or stopped: they wait with their Study
-    exam = await exam_by_id(ledger, row["exam"])
+    exam = await exam_by_id(ledger, row["exam"], lock=True)
     if exam is not None and ExamStatus(exam.status) in OPEN_STATUSES:
         if fresh:
             await link_study(engine, exam, study_id, fresh)

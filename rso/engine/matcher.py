@@ -188,6 +188,7 @@ async def link_study(
     that arrived later.
     """
     ledger, at = engine.ledger, now()
+    exam = await exam_by_id(ledger, exam.id, lock=True) or exam
     status = advance(exam.status, ExamStatus.RECEIVING)
     await ledger.execute(
         "UPDATE exam SET status = ?, last_instance_at = ?, updated_at = ? WHERE id = ?",

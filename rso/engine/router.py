@@ -201,7 +201,7 @@ async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -
     for row in await _linked_rows(ledger, facility, study_instance_uid, "stopped"):
         await _set_state(ledger, row["id"], "matched")
         await resume_items(ledger, study=row["id"])
-        exam = await exam_by_id(ledger, row["exam"])
+        exam = await exam_by_id(ledger, row["exam"], lock=True)
         if exam is not None and exam.status is not ExamStatus.CANCELLED:
             await route_study(engine, exam, row["id"])
     engine.work.set()

@@ -12,13 +12,17 @@ import structlog
 from rso.core.exam import ExamStatus
 from rso.engine.context import Engine
 from rso.engine.outbox import emit
-from rso.ledger.exams import now, set_status
+from rso.ledger.exams import lock_exams, now, set_status
 
 __all__ = ["conclude", "run_settle", "settle_exams"]
 
 log = structlog.get_logger(__name__)
 
 _TURN_SECONDS = 0.5
+_RECEIVING = (
+    "SELECT e.id, e.number, e.instances, e.expected_instances, e.last_instance_at, f.settings"
+    " FROM exam e LEFT JOIN facility f ON f.code = e.facility WHERE e.status = 'receiving'"
+)
 
 
 async def run_settle(engine: Engine, stop: asyncio.Event) -> None:
@@ -33,18 +37,21 @@ async def settle_exams(engine: Engine) -> int:
     """Settle what has been quiet long enough, or holds all that was announced."""
     default = engine.settings.intake.settle_seconds
     ledger = engine.ledger
-    rows = await ledger.fetch(
-        "SELECT e.id, e.number, e.instances, e.expected_instances, e.last_instance_at, f.settings"
-        " FROM exam e LEFT JOIN facility f ON f.code = e.facility WHERE e.status = 'receiving'"
-    )
-    due = [row for row in rows if _is_due(row, default)]
-    for row in due:
+    settled = 0
+    for row in await ledger.fetch(_RECEIVING):
+        if not _is_due(row, default):
+            continue
         async with ledger.transaction():
+            await lock_exams(ledger, [row["id"]])
+            again = await ledger.fetch(f"{_RECEIVING} AND e.id = ?", row["id"])
+            if not again or not _is_due(again[0], default):
+                continue  # it was cancelled meanwhile, or more came
             await set_status(ledger, row["id"], ExamStatus.SETTLED)
             await emit(ledger, "exam_settled", exam=row["id"])
             await conclude(engine, [row["id"]])
-        log.info("exam settled", exam=row["number"], instances=row["instances"])
-    return len(due)
+        settled += 1
+        log.info("exam settled", exam=row["number"], instances=again[0]["instances"])
+    return settled
 
 
 def _is_due(row: dict[str, Any], default: float) -> bool:
@@ -63,6 +70,8 @@ def _is_due(row: dict[str, Any], default: float) -> bool:
 async def conclude(engine: Engine, exam_ids: Sequence[str]) -> None:
     """Declare settled exams delivered once every destination has n of n."""
     ledger = engine.ledger
+    # Two destinations that are done at once each see the other so: one waits for the other's end.
+    await lock_exams(ledger, exam_ids)
     for exam_id in exam_ids:
         rows = await ledger.fetch(
             "SELECT count(*) AS n, sum(CASE WHEN state = 'delivered' THEN 1 ELSE 0 END) AS done"

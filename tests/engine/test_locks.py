@@ -4,25 +4,29 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import AsyncIterator, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rso.core.errors import MatchingError
-from rso.core.exam import Exam, Patient
+from rso.core.errors import ExamError, MatchingError
+from rso.core.exam import Exam, ExamStatus, Patient
 from rso.core.matching import IncomingStudy
 from rso.core.transport import Kind
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
-from rso.engine.exams import create_exam
+from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import create_from_hold, recall_hold, release_hold
+from rso.engine.intake import _take_study
+from rso.engine.matcher import link_study
 from rso.engine.notify import exam_notes, keep_note
 from rso.engine.requests import change_request, request_of
 from rso.engine.router import NO_DESTINATION, retry_routing
+from rso.engine.settle import settle_exams
 from rso.ledger import Ledger, new_id, tables
-from rso.ledger.exams import now
-from rso.ledger.holds import close_hold, open_hold
+from rso.ledger.exams import exam_by_id, now, set_status
+from rso.ledger.holds import close_hold, find_holds, open_hold
 from rso.ledger.site import load_site
 from rso.ledger.studies import upsert_studies
 from rso.plugins import load_plugins
@@ -184,3 +188,85 @@ async def test_notes_and_fields_of_a_request_are_all_kept(engine: Engine) -> Non
         "three", "two", "one",
     ]  # fmt: skip
     assert (await request_of(engine.ledger, exam))["history"] == "none"
+
+
+async def status_of(engine: Engine, exam: Exam) -> str:
+    """As the ledger has it."""
+    rows = await engine.ledger.fetch("SELECT status FROM exam WHERE id = ?", exam.id)
+    return str(rows[0]["status"])
+
+
+async def told(engine: Engine, event: str) -> int:
+    """How often an event was noted."""
+    rows = await engine.ledger.fetch("SELECT count(*) AS n FROM outbox WHERE event = ?", event)
+    return int(rows[0]["n"])
+
+
+async def receiving(engine: Engine, count: int = 3) -> tuple[Exam, str]:
+    """An exam whose images have come and are quiet, and its Study."""
+    exam = await made(engine)
+    key = await study(engine, "matched", exam.id, count)
+    await link_study(engine, exam, key)
+    await engine.ledger.execute(
+        "UPDATE exam SET last_instance_at = ? WHERE id = ?", now() - timedelta(days=1), exam.id
+    )
+    found = await exam_by_id(engine.ledger, exam.id)
+    assert found is not None
+    return found, key
+
+
+async def test_settling_leaves_a_cancelled_exam(engine: Engine) -> None:
+    """It is cancelled after settling has looked: it stays so, and nobody hears that it settled."""
+    exam, _ = await receiving(engine)
+    first = cancel_exam(engine, exam, actor="a", reason="r")
+    async with meanwhile(engine, first, settle_exams(engine)) as task:
+        assert await task == 0
+    assert await status_of(engine, exam) == "cancelled"
+    assert await told(engine, "exam_settled") == 0
+
+
+async def test_settling_waits_for_what_comes(engine: Engine) -> None:
+    """An image comes after settling has looked: the exam is not quiet."""
+    exam, key = await receiving(engine)
+    first = link_study(engine, exam, key, await instances(engine, key, 1))
+    async with meanwhile(engine, first, settle_exams(engine)) as task:
+        assert await task == 0
+    assert await status_of(engine, exam) == "receiving"
+
+
+async def test_cancelling_leaves_a_delivered_exam(engine: Engine) -> None:
+    """It is delivered while the page that cancels it is open: it says so and stays delivered."""
+    exam, _ = await receiving(engine)
+    first = set_status(engine.ledger, exam.id, ExamStatus.DELIVERED)
+    second = cancel_exam(engine, exam, actor="a", reason="r")
+    async with meanwhile(engine, first, second) as task:
+        with pytest.raises(ExamError, match="delivered cannot become cancelled"):
+            await task
+    assert await status_of(engine, exam) == "delivered"
+
+
+async def test_an_exam_is_cancelled_once(engine: Engine) -> None:
+    """A double click is one entry of the audit."""
+    exam, _ = await receiving(engine)
+    first, second = (cancel_exam(engine, exam, actor="a", reason="r") for _ in range(2))
+    async with meanwhile(engine, first, second) as task:
+        await task
+    rows = await engine.ledger.fetch("SELECT id FROM audit WHERE action = 'exam cancelled'")
+    assert len(rows) == 1
+
+
+async def test_a_late_image_opens_no_cancelled_exam(engine: Engine) -> None:
+    """It comes while the exam is cancelled: it is held, and nothing is sent."""
+    exam, key = await receiving(engine)
+    fresh = await instances(engine, key, 1)
+
+    async def late() -> None:
+        async with engine.ledger.transaction():
+            await _take_study(engine, key, fresh)
+
+    first = cancel_exam(engine, exam, actor="a", reason="r")
+    async with meanwhile(engine, first, late()) as task:
+        await task
+    assert await status_of(engine, exam) == "cancelled"
+    assert [hold.reason for hold in await find_holds(engine.ledger)] == ["late"]
+    assert await queued(engine, exam) == 0
