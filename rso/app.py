@@ -18,6 +18,7 @@ from litestar.types import Message, Scope
 
 from rso.core.number import format_number
 from rso.core.transport import Receiver, Spool
+from rso.engine.audit_sightings import Sightings
 from rso.engine.context import Engine
 from rso.engine.thumbnails import THUMBNAILS, Thumbnails
 from rso.web import (
@@ -156,6 +157,7 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
     app.state.engine = engine
     app.state.live = live
     app.state.spool = spool
+    app.state.sightings = Sightings(engine.ledger)
     app.state.thumbnails = Thumbnails(engine.settings.data_dir / THUMBNAILS)
     app.state.receivers = {receiver.name: receiver for receiver in receivers}
     return app

@@ -34,6 +34,8 @@ __all__ = [
 
 KIND = "matter"
 _ROLES = frozenset({"technician", "coordinator", "admin"})
+# Looking, and telling others, is no work on it.
+_NO_WORK = (*audit.SIGHTINGS, "people notified", "note added", "message sent again")
 _HOLDS_BEFORE = timedelta(minutes=10)
 Row = dict[str, Any]
 
@@ -193,13 +195,15 @@ async def seen_to_by(ledger: Ledger, matter: Mapping[str, Any]) -> str | None:
             matter["created_at"] - _HOLDS_BEFORE,
         )
         return None if open_ones else "rso"
+    marks = ",".join("?" * len(_NO_WORK))
     acted = await ledger.fetch(
-        "SELECT a.actor FROM audit a JOIN exam e ON e.number = a.exam"
+        "SELECT a.actor FROM audit a JOIN exam e ON e.number = a.exam"  # noqa: S608
         " JOIN user_account u ON u.email = a.actor AND u.role <> 'customer' WHERE e.id = ?"
-        " AND a.at > ? AND a.actor <> ? AND a.action <> 'people notified' ORDER BY a.id LIMIT 1",
+        f" AND a.at > ? AND a.actor <> ? AND a.action NOT IN ({marks}) ORDER BY a.id LIMIT 1",
         matter["exam"],
         matter["created_at"],
         matter["payload"]["by"],
+        *_NO_WORK,
     )
     if acted:
         return str(acted[0]["actor"])

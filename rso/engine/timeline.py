@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from rso.core.exam import Exam
-from rso.ledger import Ledger
+from rso.ledger import Ledger, audit
 from rso.ledger.aggregates import with_times
 from rso.ledger.attempts import attempts_of_exam
 from rso.ledger.images import batches_of
@@ -52,7 +52,8 @@ async def timeline_of(ledger: Ledger, exam: Exam, *, most: int = _MOST) -> list[
 
 async def _people(ledger: Ledger, exam: Exam, most: int) -> list[Moment]:
     rows = await ledger.fetch(
-        "SELECT at, actor, action, facts FROM audit WHERE exam = ? ORDER BY id DESC LIMIT ?",
+        f"SELECT at, actor, action, facts FROM audit WHERE exam = ? AND {audit.EVENTS}"  # noqa: S608
+        " ORDER BY id DESC LIMIT ?",
         exam.number,
         most,
     )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from rso.ledger.active_cursor import Cursor, read_cursor
 from rso.ledger.active_order import ACTIVE, ACTIVE_SQL, SORTS, Filters, segments_of
 from rso.ledger.active_walk import Walk
+from rso.ledger.audit import EVENTS
 from rso.ledger.ledger import Ledger
 
 __all__ = ["ACTIVE", "SORTS", "Filters", "Found", "Page", "count_active", "find_active"]
@@ -93,8 +94,8 @@ async def _rows(ledger: Ledger, keys: Sequence[str]) -> dict[str, dict[str, Any]
         " AS delivered, (SELECT count(*) FROM delivery d WHERE d.exam = e.id AND"
         " d.state = 'stopped') AS stopped, (SELECT count(*) FROM study s JOIN hold h ON"
         " h.study = s.id AND h.state = 'open' WHERE s.exam = e.id) AS held,"
-        f" (SELECT max(a.id) FROM audit a WHERE a.exam = e.number) AS word FROM exam e"
-        f" WHERE e.id IN ({marks})",
+        f" (SELECT max(a.id) FROM audit a WHERE a.exam = e.number AND {EVENTS}) AS word"
+        f" FROM exam e WHERE e.id IN ({marks})",
         *keys,
     )
     words = [row["word"] for row in rows if row["word"] is not None]

@@ -9,7 +9,12 @@ from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 from rso.ledger.tables import AuditEntry
 
-__all__ = ["append", "verify"]
+__all__ = ["EVENTS", "SIGHTINGS", "append", "verify"]
+
+# Somebody looked, and nothing happened: no exam's last event, and nobody's work on it.
+SIGHTINGS = ("exam opened", "hold opened", "worksheet opened")
+# What happened to an exam; the words of the index of m0031_sightings.
+EVENTS = f"exam <> '' AND action NOT IN {SIGHTINGS}"
 
 _FIRST = "0" * 64
 

@@ -14,7 +14,6 @@ __all__ = [
     "exam_instances",
     "facilities_of",
     "message_counts",
-    "recent_audit",
     "released_to",
 ]
 
@@ -82,15 +81,6 @@ async def audit_actions(ledger: Ledger) -> list[str]:
     """Every kind of action there is."""
     rows = await ledger.fetch("SELECT DISTINCT action FROM audit ORDER BY action")
     return [row["action"] for row in rows]
-
-
-async def recent_audit(ledger: Ledger, exam_number: str, limit: int = 50) -> list[dict[str, Any]]:
-    """The newest audit entries of an exam."""
-    return await ledger.fetch(
-        "SELECT at, actor, action FROM audit WHERE exam = ? ORDER BY id DESC LIMIT ?",
-        exam_number,
-        limit,
-    )
 
 
 async def message_counts(ledger: Ledger, facilities: Sequence[str] | None) -> list[dict[str, Any]]:

@@ -10,12 +10,13 @@ from msgspec import Meta, Struct
 from rso.core.errors import ExamError
 from rso.core.exam import ExamStatus, Patient, Priority
 from rso.core.names import parse_birth_date
-from rso.engine.exam_views import ExamSummary, ExamView
-from rso.engine.exams import create_exam, list_exams, show_exam
+from rso.engine.exam_views import ExamSummary, ExamView, view_exam
+from rso.engine.exams import create_exam, find_exam, list_exams
 from rso.engine.holds import HoldSummary, list_holds
 from rso.engine.notify import notify_people
 from rso.engine.requests import FIELDS, UNKNOWN_PATIENT, duplicates_of, unknown_name
 from rso.web.auth import engine_of, signed_in
+from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS", "CreatedExam", "NewExam"]
 
@@ -180,7 +181,10 @@ async def api_list(
 async def api_show(request: Ask, number: FromPath[str]) -> ExamView:
     """Show an exam with its Studies and deliveries."""
     me = await signed_in(request)
-    return await show_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
+    ledger = engine_of(request).ledger
+    exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "state")
+    return await view_exam(ledger, exam)
 
 
 @get("/api/holds")

@@ -16,6 +16,7 @@ from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam, 
 from rso.engine.requests import FIELDS, check_change, request_of
 from rso.ledger.deliveries import deliveries_of
 from rso.web.auth import Identity, engine_of, signed_in
+from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS"]
 
@@ -120,6 +121,7 @@ async def api_request(request: Ask, number: FromPath[str]) -> ExamRequest:
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "request")
     said = await request_of(ledger, exam)
     return ExamRequest(
         exam_number=exam.number,

@@ -31,6 +31,7 @@ from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
 from rso.web.page import exam_actions, page
+from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS", "show_exam"]
 
@@ -66,6 +67,7 @@ async def exam_page(request: Ask, number: FromPath[str]) -> Template:
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "page")
     if not is_background(request):
         await note_opened(ledger, me.person, exam=exam)
     return await show_exam(request, me, exam)
@@ -108,6 +110,7 @@ async def exam_live(
     """The part that changes; nothing (204) when it is what the page shows already."""
     me = await signed_in(request)
     exam = await find_exam(engine_of(request).ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "page", part=True)
     shown = await _live(request, exam)
     if seen == shown["seen"]:
         return Response(None, status_code=204)
@@ -127,6 +130,7 @@ async def exam_instances(
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "images")
     start = max(start, 0)
     rows, total = await instances_page(
         ledger,

@@ -25,6 +25,7 @@ from rso.ledger.images import middle_of, series_of
 from rso.ledger.studies import incoming_from_row, studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
+from rso.web.seen import hold_seen
 from rso.web.words import ago_words
 
 __all__ = ["HANDLERS"]
@@ -92,6 +93,7 @@ async def _hold_page(
 ) -> Template:
     ledger = engine_of(request).ledger
     hold = await show_hold(ledger, hold_id, facilities=me.person.facilities)
+    await hold_seen(request, me, hold, "page")
     study = (await studies_by_ids(ledger, [hold.study]))[0]
     exam = await exam_by_id(ledger, hold.exam) if hold.exam else None
     series = await series_of(ledger, study=hold.study)

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, structs
 
 from rso.engine.holds import create_from_hold, recall_hold, reject_hold, release_hold, show_hold
 from rso.web.auth import engine_of, signed_in
+from rso.web.seen import hold_seen
 
 __all__ = ["HANDLERS"]
 
@@ -33,6 +34,7 @@ async def api_hold(request: Ask, hold_id: FromPath[str]) -> dict[str, Any]:
     """One hold with the evidence of the decision."""
     me = await signed_in(request)
     hold = await show_hold(engine_of(request).ledger, hold_id, facilities=me.person.facilities)
+    await hold_seen(request, me, hold, "evidence")
     return structs.asdict(hold)
 
 

@@ -31,6 +31,7 @@ from rso.web.documents import MOST_BODY
 from rso.web.notifying import chosen_people
 from rso.web.page import page
 from rso.web.request_page import WRITERS, form_of, keep_all, show_form
+from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS"]
 
@@ -105,6 +106,7 @@ async def _coded(request: Ask, template: str, number: str, **more: Any) -> Templ
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, template.removesuffix(".html"))
     return page(
         request, template, me, exam=exam, shown=format_number(exam.number),
         qr=qr_svg(exam.number), barcode=barcode_svg(exam.number),
@@ -136,6 +138,7 @@ async def _edited(request: Ask, number: str) -> tuple[Identity, Exam]:
 async def edit_page(request: Ask, number: FromPath[str]) -> Template:
     """The request as it stands, to be changed."""
     me, exam = await _edited(request, number)
+    await exam_seen(request, me, exam, "request")
     said = await request_of(engine_of(request).ledger, exam)
     parts = [*exam.patient.name.split("=")[0].split("^"), "", ""]
     born = exam.patient.birth_date

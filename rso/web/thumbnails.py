@@ -11,6 +11,7 @@ from rso.engine.holds import show_hold
 from rso.engine.thumbnails import Thumbnails
 from rso.ledger.images import instance_of
 from rso.web.auth import engine_of, signed_in
+from rso.web.seen import exam_seen, hold_seen
 
 __all__ = ["HANDLERS"]
 
@@ -44,6 +45,7 @@ async def exam_thumbnail(
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "picture", part=True)
     return await _answer(request, await instance_of(ledger, instance, exam=exam.id))
 
 
@@ -55,6 +57,7 @@ async def hold_thumbnail(
     me = await signed_in(request)
     ledger = engine_of(request).ledger
     hold = await show_hold(ledger, hold_id, facilities=me.person.facilities)
+    await hold_seen(request, me, hold, "picture", part=True)
     return await _answer(request, await instance_of(ledger, instance, study=hold.study))
 
 

@@ -139,6 +139,14 @@ async def test_opening_and_acting_are_as_good(duty: Any) -> None:
     assert states == [("done", "ann@example.org"), ("done", "cat@example.org")]
 
 
+async def test_a_look_is_no_work(duty: Any) -> None:
+    """An auditor who opens the exam, or a colleague by the API, ends nobody's turn."""
+    exam = await created(duty)
+    for action in audit.SIGHTINGS:
+        await audit.append(duty.ledger, actor="cat@example.org", action=action, exam=exam.number)
+    assert await pass_time(duty, now()) == ["01"]
+
+
 async def test_what_goes_by_itself_ends(duty: Any) -> None:
     """Images that arrive end a request's matter, a decision ends a hold's."""
     exam = await created(duty)

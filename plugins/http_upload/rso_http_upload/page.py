@@ -12,6 +12,7 @@ from rso.core.number import format_number
 from rso.engine.exams import find_exam
 from rso.web.auth import engine_of, signed_in
 from rso.web.page import page
+from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS"]
 
@@ -26,6 +27,7 @@ async def upload_page(request: Request[Any, Any, Any], number: FromPath[str]) ->
     me.require("customer", "technician", "coordinator")
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    await exam_seen(request, me, exam, "upload")
     return page(
         request,
         "",
