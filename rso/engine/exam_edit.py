@@ -1,17 +1,20 @@
 """Editing an exam: changed demographics are compared with its images again."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import structs
 
 from rso.core.exam import Exam, Patient, Priority
+from rso.core.matching import Action
 from rso.core.names import read_name, search_key
 from rso.engine.context import Engine
 from rso.engine.exams import note_exam
 from rso.engine.matcher import decide_study, match_study
 from rso.engine.recall import unlink_study
 from rso.engine.requests import UNKNOWN_PATIENT, change_request
+from rso.engine.router import stop_study
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
 from rso.ledger.exams import now
@@ -31,7 +34,7 @@ async def edit_exam(
     accession_number: str | None = None,
     request: Mapping[str, str] | None = None,
 ) -> Exam:
-    """Change an exam; changed demographics match its undelivered Studies anew.
+    """Change an exam; changed demographics match all its Studies anew.
 
     ``request`` holds fields of ``engine.requests.FIELDS``; those it does not name stay.
     """
@@ -98,18 +101,35 @@ async def _update(engine: Engine, exam: Exam) -> None:
 
 
 async def _rematch(engine: Engine, exam: Exam) -> None:
-    """Take the decision on the exam's own Studies again, where the table decided it."""
-    rows = await engine.ledger.fetch(
-        "SELECT * FROM study WHERE exam = ? AND state = 'matched' AND table_row > 1", exam.id
+    """Take the decision on each of the exam's own Studies again.
+
+    None of them speaks for another until the table has let it stay: a part of a Study would
+    find the other part at home already, and a Patient ID be known from what came with it.
+    """
+    ledger = engine.ledger
+    asked = await ledger.fetch(
+        "SELECT * FROM study WHERE exam = ? AND state IN ('matched', 'stopped')"
+        " ORDER BY created_at, id",
+        exam.id,
     )
-    for row in rows:
-        # Unlinked while the table is asked: it must not find the Study at home already.
-        await _set_exam(engine.ledger, row["id"], None)
-        decision, _ = await decide_study(engine, row)
-        await _set_exam(engine.ledger, row["id"], exam.id)
-        if decision.exam_number != exam.number:
-            await unlink_study(engine, row, state="pending")
-            await match_study(engine, row)
+    for row in asked:
+        await _set_exam(ledger, row["id"], None)
+    while stays := [row for row in asked if await _stays(engine, exam, row)]:
+        asked = [row for row in asked if row not in stays]
+    for row in asked:
+        await unlink_study(engine, row, state="pending")
+        await match_study(engine, row)
+        if row["state"] == "stopped":  # the question that stopped it is open still
+            await stop_study(engine, row["facility"], row["study_instance_uid"])
+
+
+async def _stays(engine: Engine, exam: Exam, row: Mapping[str, Any]) -> bool:
+    """Whether the table leaves a Study in its exam; if so it is linked again."""
+    decision, _ = await decide_study(engine, row)
+    if decision.action is not Action.AUTO or decision.exam_number != exam.number:
+        return False
+    await _set_exam(engine.ledger, row["id"], exam.id)
+    return True
 
 
 async def _set_exam(ledger: Ledger, study_id: str, exam_id: str | None) -> None:

@@ -10,10 +10,10 @@ from msgspec import structs
 
 from rso.core.exam import Exam, ExamStatus, Origin, Patient
 from rso.core.matching import Candidate, IncomingStudy, LinkedStudy
-from rso.core.number import ALPHABET, make_number
+from rso.core.number import ALPHABET, format_number, make_number
 from rso.core.transport import Kind
 
-__all__ = ["honest_pairs", "wrong_pairs"]
+__all__ = ["honest_pairs", "wrong_edits", "wrong_pairs"]
 
 _FAMILIES = ["Smith", "Müller", "García", "O'Brien", "Nguyễn", "Иванов", "Παπαδόπουλος", "山田", "김",
              "Lee", "van der Berg", "Smith-Jones", "Çelik", "الأحمد", "Johansson", "Kowalski"]  # fmt: skip
@@ -124,6 +124,34 @@ def wrong_pairs(count: int, seed: int) -> Iterator[tuple[IncomingStudy, list[Can
                 Candidate(exam=_exam(rng, structs.replace(patient, name="Else^Who")), open=True)
             )
         yield study, candidates
+
+
+def _parts(rng: random.Random, exam: Exam, patient: Patient) -> Iterator[IncomingStudy]:
+    """A Study in two or three parts: the same patient, another identity key."""
+    ids = [exam.number, format_number(exam.number), patient.patient_id]
+    for _ in range(rng.choice([2, 3])):
+        yield IncomingStudy(
+            study_instance_uid="1.2",
+            patient=structs.replace(patient, patient_id=rng.choice(ids)),
+            kind=rng.choice(list(Kind)),
+            accession_number=rng.choice(["", exam.accession_number, f"A{rng.randint(1, 99)}"]),
+            bound_exam_number=exam.number if rng.random() < 0.4 else "",
+        )
+
+
+def wrong_edits(count: int, seed: int) -> Iterator[tuple[Exam, list[IncomingStudy], Patient]]:
+    """An exam, a Study of its patient in parts, and the other patient whose exam it really is."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        patient = _patient(rng)
+        exam = _exam(rng, patient)
+        other = structs.replace(
+            _other(rng, patient), patient_id=rng.choice([patient.patient_id, "P0", ""])
+        )
+        parts = list(_parts(rng, exam, patient))
+        if rng.random() < 0.3:  # a second Study, which may know the Patient ID for the first
+            parts.append(structs.replace(rng.choice(parts), study_instance_uid="1.3"))
+        yield exam, parts, other
 
 
 def honest_pairs(count: int, seed: int) -> Iterator[tuple[IncomingStudy, list[Candidate]]]:
