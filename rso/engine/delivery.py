@@ -1,7 +1,9 @@
 """Delivery: one courier a destination, its own queue, sessions and circuit breaker.
 
 Items are leased in the ledger, sent by threads, and their answers journalled in groups: after a
-crash only what was answered but not yet journalled is sent again.
+crash only what was answered but not yet journalled is sent again. Whoever ends a lease in the
+ledger (a stop, a recall) is heard at the courier's next turn: only what a session had begun by
+then still leaves, and its acknowledgement is written down too.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ from msgspec import structs
 from rso.core.delivery import backoff
 from rso.core.transport import Outcome, Sender, SendResult
 from rso.engine.context import Engine
+from rso.engine.late import note_late
 from rso.engine.outbox import emit
 from rso.engine.outgoing import Parcel, Preparer
 from rso.engine.sessions import Fault, SessionThreads
@@ -33,6 +36,7 @@ from rso.ledger.deliveries import (
     renew_items,
 )
 from rso.ledger.exams import now
+from rso.ledger.leases import leased_items
 
 __all__ = ["Courier"]
 
@@ -60,6 +64,7 @@ class Courier:
         self.preparer = preparer
         self.sender = sender
         self.leased: dict[str, Parcel] = {}
+        self.lost: set[str] = set()  # of these: begun by a session, and no longer to be sent
         self.failures = 0
         self.open_until = 0.0  # monotonic; the breaker lets nothing through before
         self.renew_at = 0.0
@@ -80,8 +85,10 @@ class Courier:
         try:
             while not stop.is_set():
                 await self.journal()
+                paused = await self._is_paused()
+                await self._keep_leases(paused=paused)
                 self.sessions.tend()
-                if not await self._lease():
+                if paused or not await self._lease():
                     await self._rest()
         finally:
             await asyncio.to_thread(self.sessions.close)
@@ -91,11 +98,8 @@ class Courier:
 
     async def _lease(self) -> bool:
         """Lease more work where there is room for it; False when there is nothing to do now."""
-        if time.monotonic() < self.open_until or await self._is_paused():
+        if time.monotonic() < self.open_until:
             return False
-        if self.leased and time.monotonic() > self.renew_at:
-            self.renew_at = time.monotonic() + _LEASE_SECONDS / 3
-            await renew_items(self.engine.ledger, self.owner, seconds=_LEASE_SECONDS)
         room = _AHEAD * self.sender.parallel - len(self.leased)
         if room < _AHEAD // 2:
             return False
@@ -111,6 +115,28 @@ class Courier:
         self.leased.update((p.item, p) for p in parcels)
         self.sessions.put(parcels)
         return True
+
+    async def _keep_leases(self, *, paused: bool) -> None:
+        """Keep what is leased, and take out of the queue what may not leave any more."""
+        if not self.leased:
+            return
+        ledger = self.engine.ledger
+        if time.monotonic() > self.renew_at:
+            self.renew_at = time.monotonic() + _LEASE_SECONDS / 3
+            await renew_items(ledger, self.owner, seconds=_LEASE_SECONDS)
+        gone = self.leased.keys() - await leased_items(ledger, self.owner)
+        if not gone and not paused:
+            return
+        queued = self.sessions.drain()
+        if not paused:
+            self.sessions.put([p for p in queued if p.item not in gone])
+        back = [p.item for p in queued if paused or p.item in gone]
+        for item in back:
+            del self.leased[item]
+        self.lost = (self.lost | gone) & self.leased.keys()
+        await give_back(ledger, self.owner, back)
+        if back:
+            log.info("instances are taken back", destination=self.code, instances=len(back))
 
     async def _is_paused(self) -> bool:
         rows = await self.engine.ledger.fetch(
@@ -161,7 +187,9 @@ class Courier:
         for parcel, _ in taken:
             self.leased.pop(parcel.item, None)
         untried = [p.item for p, r in taken if isinstance(r, Fault) and not r.item]
-        await give_back(self.engine.ledger, self.owner, untried)
+        lost = [p.item for p, _ in taken if p.item in self.lost]
+        await give_back(self.engine.ledger, self.owner, untried + lost)
+        self.lost.difference_update(lost)
         await self._note_health(faults, succeeded=succeeded)
         if faults and not succeeded:
             await self._keep_faults({p.delivery for p, r in taken if isinstance(r, Fault)}, faults)
@@ -188,14 +216,16 @@ class Courier:
             return
         ledger = self.engine.ledger
         async with ledger.transaction():
-            changed = await complete_items(ledger, self.owner, answers)
-            marks = ",".join("?" * len(changed))
+            # Leased anew, it may have another identity by now than it just left with.
+            asked = [a for a in answers if a.item not in self.lost]
+            changed = await complete_items(ledger, self.owner, asked)
+            marks = ",".join("?" * len(changed)) or "NULL"
             exams = await ledger.fetch(
                 f"SELECT DISTINCT exam FROM delivery WHERE id IN ({marks})",  # noqa: S608
                 *changed,
             )
             await conclude(self.engine, [row["exam"] for row in exams])
-            stopped: dict[str, Any] = {a.delivery: a for a in answers if a.state == "stopped"}
+            stopped: dict[str, Any] = {a.delivery: a for a in asked if a.state == "stopped"}
             for delivery, answer in stopped.items():
                 rows = await ledger.fetch("SELECT exam FROM delivery WHERE id = ?", delivery)
                 await emit(
@@ -205,6 +235,7 @@ class Courier:
                     dedupe=f"delivery_failed:{delivery}:{answer.code}",
                     facts={"destination": self.code, "code": answer.code, "reason": answer.reason},
                 )
+            await note_late(self.engine, self.code, answers)
 
     async def _keep_faults(self, deliveries: set[str], faults: list[Fault]) -> None:
         """Note at each delivery that waits that its destination could not be reached."""

@@ -15,7 +15,9 @@ async def unlink_study(engine: Engine, row: Mapping[str, Any], *, state: str) ->
     """Take a Study out of its exam and stop what is not yet sent of it.
 
     Returns:
-        How many of its instances some destination had acknowledged already.
+        How many of its instances some destination had acknowledged already: what is sent again
+        just now, or was acknowledged after it had been stopped, too. One that a session had begun
+        is told of when its acknowledgement comes (``rso.engine.late``).
     """
     ledger = engine.ledger
     await stop_items(
@@ -23,8 +25,12 @@ async def unlink_study(engine: Engine, row: Mapping[str, Any], *, state: str) ->
     )
     sent = await ledger.fetch(
         "SELECT count(DISTINCT d.instance) AS n FROM delivery_item d"
-        " JOIN instance i ON i.id = d.instance WHERE i.study = ? AND d.state = 'acknowledged'",
+        " JOIN instance i ON i.id = d.instance JOIN delivery v ON v.id = d.delivery"
+        " WHERE i.study = ? AND v.exam = ? AND (d.state = 'acknowledged' OR EXISTS (SELECT 1"
+        " FROM delivery_attempt a WHERE a.delivery = d.delivery AND a.subject = d.instance"
+        " AND a.state IN ('acknowledged', 'late')))",
         row["id"],
+        row["exam"],
     )
     # What was acknowledged no longer counts for this exam's n of n.
     await ledger.execute(

@@ -107,18 +107,18 @@ async def _acknowledged(ledger: Ledger, exam: Exam) -> list[Moment]:
     ]  # fmt: skip
 
 
-_ENDINGS = {
-    "pending": "will be tried again",
-    "stopped": "stopped, a person must look",
-    "acknowledged": "were acknowledged before a resend",
+_ENDINGS = {"pending": "will be tried again", "stopped": "stopped, a person must look"}
+_THERE = {
+    "acknowledged": ("had been acknowledged", "before they were sent again"),
+    "late": ("left in the last moment", "acknowledged after sending had been stopped"),
 }
 
 
 def _fault(row: dict[str, Any]) -> Moment:
     count = row["instances"]
-    if row["state"] == "acknowledged":
-        what = f"{count} {'image' if count == 1 else 'images'} had been acknowledged"
-        more = "before they were sent again"
+    if row["state"] in _THERE:
+        said, more = _THERE[row["state"]]
+        what = f"{count} {'image' if count == 1 else 'images'} {said}"
     elif count:
         what = f"{count} {'image' if count == 1 else 'images'} not taken"
         tried = f"{row['times']} attempts, " if row["times"] > count else ""

@@ -1,4 +1,4 @@
-"""Attempts of delivery that ended without an acknowledgement, or before a resend.
+"""Attempts of delivery that ended without an acknowledgement, before a resend, or too late.
 
 An item holds its present state; what it forgets is kept here, the same ending of the same instance
 in one row with a count: a destination that refuses for days fills no disk.

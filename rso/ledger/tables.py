@@ -241,7 +241,9 @@ class DeliveryAttempt(Table, tablename="delivery_attempt"):
     id = UUID(primary_key=True)
     delivery = UUID()
     subject = UUID()  # the instance; the delivery itself where the connection failed
-    state = Varchar(16)  # pending (will be tried again) | stopped | acknowledged (before a resend)
+    # pending (will be tried again) | stopped | acknowledged (before a resend) | late (acknowledged,
+    # but no lease stood for it any more: it was stopped or taken out on its way)
+    state = Varchar(16)
     code = Varchar(16, default="")
     reason = Varchar(200, default="")
     times = Integer(default=1)

@@ -1,0 +1,53 @@
+"""What a courier still has a lease of, and what was acknowledged after its lease was taken away."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rso.ledger.attempts import keep_attempts
+from rso.ledger.deliveries import Answer, recount
+from rso.ledger.exams import now
+from rso.ledger.ledger import Ledger
+
+__all__ = ["keep_late", "leased_items"]
+
+
+async def leased_items(ledger: Ledger, owner: str) -> set[str]:
+    """What ``owner`` may send: what was stopped, taken out or leased by another is missing."""
+    rows = await ledger.fetch(
+        "SELECT id FROM delivery_item WHERE lease_owner = ? AND lease_owner <> ''"
+        " AND state = 'pending'",
+        owner,
+    )
+    return {row["id"] for row in rows}
+
+
+async def keep_late(ledger: Ledger, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Write down acknowledgements that no lease stood for any more: the destination has these.
+
+    What was stopped is acknowledged from now on. What was taken out of the exam stays out, and
+    what is to be sent again waits for that. Call after ``complete_items``, with the same answers.
+
+    Returns:
+        The late ones, each with its item's ``state`` as it was, ``delivery``, ``exam``,
+        and the exam's ``number`` and ``facility``.
+    """
+    taken = {a.item: a for a in answers if a.state == "acknowledged"}
+    if not taken:
+        return []
+    rows = await ledger.fetch(
+        "SELECT d.id AS item, d.state, d.delivery, v.exam, e.number, e.facility"  # noqa: S608
+        " FROM delivery_item d JOIN delivery v ON v.id = d.delivery JOIN exam e ON e.id = v.exam"
+        f" WHERE d.id IN ({','.join('?' * len(taken))}) AND d.state <> 'acknowledged'",
+        *taken,
+    )
+    at, late = now(), [taken[row["item"]] for row in rows]
+    await keep_attempts(
+        ledger, [(a.delivery, a.instance, "late", a.code, a.reason, at) for a in late]
+    )
+    await ledger.execute_many(
+        "UPDATE delivery_item SET state = 'acknowledged', code = ?, reason = ?, attempts = ?,"
+        " acknowledged_at = ? WHERE id = ? AND state = 'stopped'",
+        [(a.code, a.reason[:200], a.attempts, at, a.item) for a in late],
+    )
+    await recount(ledger, sorted({a.delivery for a in late}))
+    return rows
