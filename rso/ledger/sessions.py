@@ -38,11 +38,19 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class OpenSession(Struct, frozen=True, kw_only=True):
-    """A session that is neither idle nor over; ``csrf`` goes into every form."""
+    """A session that is neither idle nor over.
+
+    Attributes:
+        person: Whose it is.
+        csrf: Goes into every form.
+        ends_at: Its latest end.
+        seen_at: When it was used, with this use.
+    """
 
     person: Person
     csrf: str
     ends_at: datetime
+    seen_at: datetime
 
 
 _LIMITS = Limits()
@@ -107,8 +115,12 @@ async def find_session(
         await ledger.execute(
             "UPDATE web_session SET seen_at = ? WHERE id = ?", at, rows[0]["session"]
         )
+        seen = at
     return OpenSession(
-        person=person_of(rows[0]), csrf=rows[0]["data"], ends_at=rows[0]["expires_at"]
+        person=person_of(rows[0]),
+        csrf=rows[0]["data"],
+        ends_at=rows[0]["expires_at"],
+        seen_at=seen,
     )
 
 

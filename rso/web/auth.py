@@ -24,11 +24,12 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """The person behind a request; ``csrf`` is empty and ``ends_at`` is ``None`` for a token."""
+    """The person behind a request; a token has no ``csrf``, no end and was never seen."""
 
     person: Person
     csrf: str = ""
     ends_at: datetime | None = None
+    seen_at: datetime | None = None
 
     def require(self, *roles: str) -> None:
         """Raise 403 unless the person has one of these roles (an admin has all)."""
@@ -59,7 +60,9 @@ async def current(request: Request[Any, Any, Any]) -> Identity | None:
     )
     if found is None:
         return None
-    return Identity(person=found.person, csrf=found.csrf, ends_at=found.ends_at)
+    return Identity(
+        person=found.person, csrf=found.csrf, ends_at=found.ends_at, seen_at=found.seen_at
+    )
 
 
 async def signed_in(request: Request[Any, Any, Any]) -> Identity:

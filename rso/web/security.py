@@ -1,12 +1,14 @@
 """One's own safety: the second factor, open sessions, and a new password."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import NotFoundException, PermissionDeniedException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
+from msgspec import Struct
 
 from rso.ledger import audit
 from rso.ledger.exams import now
@@ -168,15 +170,44 @@ _ACTIONS: dict[str, Callable[[Ask, str, _Form], Awaitable[_Answer]]] = {
 }
 
 
+class SessionClock(Struct, frozen=True, kw_only=True):
+    """What a page knows of its session.
+
+    Attributes:
+        account: Whose it is now; another tab may have signed somebody else in.
+        csrf: The token that forms send now.
+        idle_seconds: How long it lasts without use.
+        left_seconds: How long it lasts at most.
+    """
+
+    account: str
+    csrf: str
+    idle_seconds: int
+    left_seconds: int
+
+
+def _clock(request: Ask, me: Identity) -> SessionClock:
+    at = now()
+    idle = me.seen_at + limits_of(request).idle - at if me.seen_at else timedelta()
+    left = me.ends_at - at if me.ends_at else timedelta()
+    return SessionClock(
+        account=me.person.email,
+        csrf=me.csrf,
+        idle_seconds=max(round(idle.total_seconds()), 0),
+        left_seconds=max(int(left.total_seconds()), 0),
+    )
+
+
+@get("/me/session")
+async def session_clock(request: Ask) -> SessionClock:
+    """How long the session lasts; with the header ``X-Unattended`` asking is no use of it."""
+    return _clock(request, await signed_in(request))
+
+
 @post("/me/session", status_code=200)
-async def extend_session(request: Ask) -> dict[str, int]:
+async def extend_session(request: Ask) -> SessionClock:
     """Use the session, so that it goes on; never beyond its latest end."""
-    me = await signed_in(request)
-    left = (me.ends_at - now()).total_seconds() if me.ends_at else 0
-    return {
-        "idle_seconds": int(limits_of(request).idle.total_seconds()),
-        "left_seconds": max(int(left), 0),
-    }
+    return _clock(request, await signed_in(request))
 
 
-HANDLERS = [security_page, change_security, extend_session]
+HANDLERS = [security_page, change_security, session_clock, extend_session]

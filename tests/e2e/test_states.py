@@ -199,6 +199,8 @@ def line_lost(page: Page, stage: Stage) -> None:
 def session_warning(page: Page, stage: Stage) -> None:
     """A session is about to end."""
     page.goto(f"{stage.base}/me")
+    clock = page.request.get(f"{stage.base}/me/session").json() | {"idle_seconds": 90}
+    page.route("**/me/session", lambda route: route.fulfill(json=clock))
     page.evaluate(
         "{ const now = Date.now, idle = Number(document.body.dataset.idle) * 1000;"
         " Date.now = () => now() + idle - 90000; }"

@@ -266,5 +266,5 @@ def _watch_a_session(page: Page, base: str) -> None:
         page.locator(".session button").press("Enter")
         expect(warning.filter(has_text="You will")).to_have_count(0)
     expect(warning).to_contain_text("save your work")
-    page.wait_for_url("**/sign-in", timeout=12_000)
+    page.wait_for_url("**/sign-in?next=*", timeout=12_000)
     assert page.request.get(f"{base}/api/exams").status == 401

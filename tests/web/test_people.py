@@ -163,6 +163,12 @@ async def test_a_session_ends_without_use(make_web: Any, enter: Any) -> None:
     assert await inside(Accept="text/event-stream, text/html")
     seen = (await ledger.fetch("SELECT seen_at FROM web_session"))[0]["seen_at"]
     assert now() - seen > timedelta(minutes=8)
+    asked = await client.get("/me/session", headers=me | {"X-Unattended": "1"})
+    assert asked.json() == {
+        "account": "tech@example.org", "csrf": me["X-CSRF-Token"], "idle_seconds": 60,
+        "left_seconds": pytest.approx(12 * 3600, abs=10),
+    }  # fmt: skip
+    assert (await ledger.fetch("SELECT seen_at FROM web_session"))[0]["seen_at"] == seen
     answer = await client.post("/me/session", headers=me)
     assert answer.json()["idle_seconds"] == 600
     assert 3000 < answer.json()["left_seconds"] <= 12 * 3600
@@ -171,6 +177,8 @@ async def test_a_session_ends_without_use(make_web: Any, enter: Any) -> None:
     await rest(11)
     assert not await inside()
     assert (await client.post("/me/session", headers=me)).status_code == 401
+    asked = await client.get("/me/session", headers=me | {"Accept": "application/json"})
+    assert asked.status_code == 401
     await rest(0)
     assert await inside()
     await ledger.execute("UPDATE web_session SET expires_at = ?", now() - timedelta(seconds=1))

@@ -16,13 +16,13 @@
 
   if (form.id !== "request") return;
   const kept = document.getElementById("kept");
-  const csrf = form.elements.namedItem("_csrf").value;
+  const csrf = form.elements.namedItem("_csrf"); // session.js keeps it current
   let waiting = null, sending = false;
   const typed = () => { const data = new FormData(form); data.delete("documents"); return new URLSearchParams([...data].filter(([, v]) => typeof v === "string")); };
   const keep = async () => {
     clearTimeout(waiting);
     if (sending) return;
-    const answer = await fetch("/exams/new/draft", { method: "POST", headers: { "X-CSRF-Token": csrf }, body: typed() }).catch(() => null);
+    const answer = await fetch("/exams/new/draft", { method: "POST", headers: { "X-CSRF-Token": csrf.value }, body: typed() }).catch(() => null);
     if (sending) return;
     if (answer && answer.ok) { kept.textContent = (await answer.json()).kept ? "Draft kept." : ""; } else { kept.textContent = "The draft could not be kept; the line may be down."; }
   };

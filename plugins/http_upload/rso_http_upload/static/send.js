@@ -11,7 +11,7 @@ const sleep = (seconds) => new Promise((done) => { setTimeout(done, seconds * 10
 class Lost extends Error {}
 
 export class Sender {
-  // hooks: moved(file, bytes), state(file, word, reason), lost(seconds or null)
+  // csrf: a function, as the token may be renewed. hooks: moved(file, bytes), state(file, word, reason), lost(seconds or null)
   constructor(number, csrf, hooks) {
     this.base = `/api/exams/${number}`;
     this.csrf = csrf;
@@ -23,7 +23,7 @@ export class Sender {
     return new Promise((done, failed) => {
       const asked = new XMLHttpRequest();
       asked.open(method, this.base + path);
-      asked.setRequestHeader("X-CSRF-Token", this.csrf);
+      asked.setRequestHeader("X-CSRF-Token", this.csrf());
       asked.setRequestHeader("Accept", "application/json");
       for (const [name, value] of Object.entries(headers)) asked.setRequestHeader(name, value);
       if (progress) asked.upload.onprogress = (event) => progress(event.loaded);

@@ -194,8 +194,9 @@ async function start() {
   const sending = wanted();
   for (const group of groups()) groupFiles.set(group.key, chosen.get(group.key) ? group.files : []);
   samples = [];
-  active = new Sender(exam.number, page.dataset.csrf, {
-    moved: (file, sent) => { file.sent = sent; draw(); },
+  active = new Sender(exam.number, () => document.body.dataset.csrf || page.dataset.csrf, {
+    // Images that go out are work: the session of who sends them goes on.
+    moved: (file, sent) => { file.sent = sent; document.dispatchEvent(new Event("rso:use")); draw(); },
     state: (file, word, reason) => { Object.assign(file, { state: word, reason }); draw(); },
     lost: (pause) => { byId("lost-line").hidden = pause === null; byId("lost-line").textContent = `The connection is lost; trying again in ${pause} seconds. Nothing that was stored is sent twice.`; },
   });
