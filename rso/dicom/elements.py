@@ -3,6 +3,7 @@
 Nothing here recurses or allocates by a length that a file claims (PS3.5 7).
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,6 +19,7 @@ __all__ = [
     "Element",
     "Encoding",
     "encoding_of",
+    "is_uid",
     "iterate",
     "skip_undefined",
 ]
@@ -28,6 +30,7 @@ DEFLATED = frozenset(
     {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
 UNDEFINED = 0xFFFFFFFF
+_UID = re.compile(r"[0-9.]{1,64}")
 MOST_ELEMENTS = 100_000
 DEEPEST = 16
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -49,12 +52,20 @@ _LITTLE = (struct.Struct("<H"), struct.Struct("<HH"), struct.Struct("<L"))
 _BIG = (struct.Struct(">H"), struct.Struct(">HH"), struct.Struct(">L"))
 
 
+def is_uid(text: str) -> bool:
+    """Whether it can be a UID (PS3.5 9.1), and so be proposed to a peer."""
+    return _UID.fullmatch(text) is not None
+
+
 def encoding_of(transfer_syntax_uid: str) -> Encoding:
     """The encoding of a Transfer Syntax; every compressed one is explicit little endian.
 
     Raises:
+        NotDicomError: It is no UID, so nothing says how the dataset is to be read.
         RefusedError: The dataset is deflated: its size says nothing of what it unpacks to.
     """
+    if not is_uid(transfer_syntax_uid):
+        raise NotDicomError("the Transfer Syntax is no UID")
     if transfer_syntax_uid in DEFLATED:
         raise RefusedError("a deflated Transfer Syntax is not accepted")
     order = _BIG if transfer_syntax_uid == EXPLICIT_BIG else _LITTLE

@@ -1,6 +1,5 @@
 """The bounded header scan: what matching and the ledger need, never the pixel data."""
 
-import re
 import struct
 import warnings
 from typing import Any
@@ -17,13 +16,13 @@ from rso.dicom.elements import (
     MOST_ELEMENTS,
     UNDEFINED,
     encoding_of,
+    is_uid,
     skip_undefined,
 )
 
 __all__ = ["decode_text", "scan_beginning", "scan_header"]
 
 _LAST_GROUP = 0x0020
-_UID = re.compile(r"[0-9.]{1,64}\Z")
 _WANTED = frozenset(
     {
         0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080050, 0x00080060, 0x00081030,
@@ -52,9 +51,11 @@ def scan_header(dataset: Buffer, transfer_syntax_uid: str, *, total: int | None 
         total: Bytes of the whole dataset when only its beginning is given.
 
     Raises:
-        NotDicomError: It cannot be read safely, or an identifier is missing; says where.
+        NotDicomError: It cannot be read safely, the Transfer Syntax is no UID, or an identifier
+            is missing; says where.
         RefusedError: The Transfer Syntax is deflated.
     """
+    _require_uid(transfer_syntax_uid)
     found = _collect(dataset, transfer_syntax_uid, len(dataset) if total is None else total)
     return _header(found, transfer_syntax_uid)
 
@@ -65,12 +66,19 @@ def scan_beginning(dataset: Buffer, transfer_syntax_uid: str, total: int) -> Hea
     Raises:
         NotDicomError: They do not reach that far, or cannot be read.
     """
+    _require_uid(transfer_syntax_uid)
     first = bytes(dataset[:_USUAL])
     usual = transfer_syntax_uid not in _NOT_EXPLICIT_LITTLE
     found = _scan_usual(first) if usual else None
     if found is None:
         found = _scan(first, transfer_syntax_uid, total, whole=False)
     return _header(found, transfer_syntax_uid)
+
+
+def _require_uid(transfer_syntax_uid: str) -> None:
+    # Whatever it says would be read as explicit little endian, kept, and proposed to a PACS.
+    if not is_uid(transfer_syntax_uid):
+        raise NotDicomError("the Transfer Syntax is no UID")
 
 
 def _collect(data: Buffer, transfer_syntax_uid: str, total: int) -> dict[int, bytes]:
@@ -197,7 +205,7 @@ def _uid(found: dict[int, bytes], tag: int, *, required: bool = True) -> str:
     value = found.get(tag, b"").decode("latin-1").strip(" \0")
     if not value and not required:
         return ""
-    if not _UID.match(value):
+    if not is_uid(value):
         raise NotDicomError(f"element {tag:08X} holds no UID")
     return value
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from rso.core.errors import NotDicomError
 from rso.core.transport import Buffer
-from rso.dicom.elements import DEFLATED, Encoding, encoding_of, iterate
+from rso.dicom.elements import DEFLATED, Encoding, encoding_of, is_uid, iterate
 from rso.dicom.mapping import mapped
 
 __all__ = [
@@ -156,6 +156,9 @@ def walk_bytes(data: Buffer) -> Completeness:
             return Completeness(complete=False, is_dicom=False, reason="no DICM at byte 128")
         try:
             meta = read_file_meta(view[: 132 + _MOST_META])
+            if not is_uid(meta.transfer_syntax_uid):
+                # No more of it would help: the spool refuses it, and sets a copy aside.
+                return Completeness(complete=True, is_dicom=True)
             with view[meta.dataset_offset :] as dataset:
                 return _walk_dataset(dataset, meta)
         except NotDicomError as exc:

@@ -17,6 +17,7 @@ from rso.core.errors import (
 )
 from rso.core.header import Header
 from rso.core.transport import Buffer, Provenance, Receipt, WriteAhead
+from rso.dicom.elements import is_uid
 from rso.dicom.header import scan_beginning, scan_header
 from rso.dicom.part10 import build_file_meta
 from rso.engine.quarantine import Quarantine
@@ -249,7 +250,7 @@ def _agreed(header: Header, announced: Announced) -> Header:
     """The header if it says what the sender announced; completed by that where it says nothing."""
     _, sop_class_uid, sop_instance_uid = announced
     if not header.sop_class_uid:
-        if not sop_class_uid:
+        if not is_uid(sop_class_uid):
             raise NotDicomError("element 00080016 holds no UID")
         header = structs.replace(header, sop_class_uid=sop_class_uid)
     if sop_instance_uid and header.sop_instance_uid != sop_instance_uid:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rso.core.coercion import Coercion
 from rso.core.errors import IntakeError, NotDicomError, RefusedError
 from rso.dicom.coerce import CoercionError, splice
-from rso.dicom.header import _scan, _scan_usual, scan_header
-from rso.dicom.part10 import build_file_meta, read_file_meta, walk
+from rso.dicom.header import _scan, _scan_usual, scan_beginning, scan_header
+from rso.dicom.part10 import build_file_meta, read_file_meta, walk, walk_bytes
 from rso.dicom.stamp import stamp_file
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -197,3 +197,20 @@ def test_the_quick_scan_finds_what_the_careful_one_finds(
     assert quick is None or quick == careful
     if not changes:
         assert quick
+
+
+@pytest.mark.parametrize("odd", ["", "1." + "2" * 63, "1.2.840.\ufffd", "1.2\0.3", "explicit"])
+def test_a_transfer_syntax_that_is_no_uid_is_not_guessed_at(odd: str, samples: Path) -> None:
+    """Whichever scan; and a file that names one is no cut file, more of it would not help."""
+    data = (samples / "CT_small.dcm").read_bytes()
+    dataset = data[read_file_meta(data).dataset_offset :]
+    with pytest.raises(NotDicomError, match="Transfer Syntax is no UID"):
+        scan_header(dataset, odd)
+    with pytest.raises(NotDicomError, match="Transfer Syntax is no UID"):
+        scan_beginning(dataset, odd, len(dataset))
+    meta = build_file_meta(
+        sop_class_uid="1.2",
+        sop_instance_uid="1.3",
+        transfer_syntax_uid=odd.encode("ascii", "replace").decode(),
+    )
+    assert walk_bytes(meta + dataset[:1000]).complete

@@ -76,6 +76,34 @@ def test_refusals_leave_evidence_and_no_record(tmp_path: Path, dataset: tuple[by
     spool.close()
 
 
+@pytest.mark.parametrize("odd", ["", "1." + "2" * 63, "1.2.840.\ufffd", "1.2\0.3", "1.2.840 "])
+def test_what_could_not_be_proposed_to_a_destination_is_refused(
+    tmp_path: Path, dataset: tuple[bytes, str], odd: str
+) -> None:
+    """A Transfer Syntax or SOP Class that is no UID, small or large, said or contained."""
+    data, syntax = dataset
+    nameless = data.replace(b"\x08\0\x16\0UI", b"\x08\0\x17\0UI", 1)
+    assert nameless != data
+    spool = LogSpool(tmp_path / "spool" / "a", large=1 << 20)
+    batch = spool.open_batch(PROVENANCE)
+    with pytest.raises(NotDicomError, match="Transfer Syntax"):
+        batch.append([data], transfer_syntax_uid=odd)
+    with pytest.raises(NotDicomError, match="00080016"):
+        batch.append([nameless], transfer_syntax_uid=syntax, sop_class_uid=odd)
+    ahead = batch.ahead(transfer_syntax_uid=odd)
+    ahead.write(data)
+    with pytest.raises(NotDicomError, match="Transfer Syntax"):
+        batch.append([data], transfer_syntax_uid=odd, ahead=ahead)
+    sink = batch.open(transfer_syntax_uid=odd)
+    with pytest.raises(NotDicomError, match="Transfer Syntax"):
+        sink.write(data + bytes(2 << 20))
+    sink.abort()
+    assert len(list((tmp_path / "quarantine").glob("*.bin"))) == 4
+    assert not drain(SpoolReader(tmp_path / "spool" / "a"))
+    batch.append([nameless], transfer_syntax_uid=syntax, sop_class_uid="1.2.3")
+    spool.close()
+
+
 def test_evidence_takes_no_room_from_what_is_received(
     tmp_path: Path, dataset: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

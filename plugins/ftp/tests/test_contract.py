@@ -326,6 +326,9 @@ def test_what_is_no_image(server: Server, north: ftplib.FTP, image: bytes) -> No
     """Refused with the reason; a program in the preamble never reaches the spool."""
     with pytest.raises(ftplib.error_perm, match="550 Not kept: no DICM at byte 128"):
         north.storbinary("STOR readme.txt", io.BytesIO(b"hello" * 100))
+    unnamed = image.replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x14\0" + bytes(20), 1)
+    with pytest.raises(ftplib.error_perm, match="550 Not kept: the Transfer Syntax is no UID"):
+        north.storbinary("STOR unnamed.dcm", io.BytesIO(unnamed))
     polyglot = b"MZ" + image[2:]
     assert north.storbinary("STOR a.exe", io.BytesIO(polyglot)) == "226 Kept."
     assert b"MZ" not in server.spool.kept[0][1][:200]

@@ -134,6 +134,8 @@ class TestHttpUpload(ReceiverContract):
                       **{"Content-Encoding": "gzip"}), 415, "compressed body"),
             (web.post("/dicomweb/studies", b"{}", "application/json"), 415, "multipart/related"),
             (web.parts(b"x" * 1000), 409, "no DICM at byte 128"),
+            (web.parts(image.replace(b"1.2.840.10008.1.2.1\0", bytes(20), 1)), 409,
+             "Transfer Syntax is no UID"),
             (web.parts(b"\0" * (33 << 20)), 413, "too large"),
             (web.post("/dicomweb/studies", iter([b"\0" * (1 << 20)] * 33), kind), 413, "too large"),
             (web.zip(b"PK\x03\x04" + bytes(500)), 400, "not a whole ZIP"),
