@@ -326,6 +326,7 @@ class SenderSession(Protocol):
 
         Raises:
             TransientTransportError: The connection broke; the instance is sent again later.
+            PermanentTransportError: This instance is stopped; the session is closed after it.
         """
 
     def close(self) -> None:
@@ -351,9 +352,17 @@ class Sender(ABC):
         """How many sessions may be open at once."""
         return 1
 
+    @property
+    def most_pairs(self) -> int:
+        """For how many pairs a session can be opened; what needs others waits for the next one."""
+        return 1 << 16
+
     @abstractmethod
     def open(self, wanted: Sequence[tuple[str, str]]) -> SenderSession:
         """Connect for these (SOP Class UID, Transfer Syntax UID) pairs; blocks.
+
+        A pair that no session can be opened for is not the others' fault: its instances are
+        stopped when they are sent.
 
         Raises:
             TransientTransportError: Not now (down, busy, no more associations).

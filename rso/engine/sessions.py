@@ -111,8 +111,8 @@ class SessionThreads:
 
     def _wanted(self, first: tuple[str, str]) -> list[tuple[str, str]]:
         with self._queue.mutex:
-            ahead = [entry[2].pair for entry in self._queue.queue]
-        return list(dict.fromkeys([first, *ahead]))
+            ahead = [entry[2].pair for entry in sorted(self._queue.queue)]
+        return list(dict.fromkeys([first, *ahead]))[: self._sender.most_pairs]
 
     def _may_open(self) -> bool:
         """Whether a failure to open counts: it does when no other session stands."""
@@ -130,7 +130,7 @@ class _Worker:
     def __init__(self, threads: SessionThreads) -> None:
         self._of = threads
         self._session: SenderSession | None = None
-        self._offered: set[tuple[str, str]] = set()
+        self._offered: set[tuple[str, str]] = set()  # what the session was opened for
 
     def deliver(self, parcel: Parcel) -> bool:
         """Send one parcel and report; False when this thread should end."""

@@ -21,6 +21,7 @@ class Link:
     """A sender whose link works when ``plan`` says so, for each opening and each sending."""
 
     parallel = 1
+    most_pairs = 3
 
     def __init__(self, plan: str) -> None:
         self._plan = list(plan)
@@ -105,3 +106,38 @@ def test_one_that_cannot_be_prepared_stops_itself_alone() -> None:
     assert answers[0].reason == "BufferError while it was prepared"
     assert all(answer.outcome is Outcome.ACKNOWLEDGED for answer in answers[1:])
     threads.close()
+
+
+class Choosy(Link):
+    """Takes three pairs a session, as it is told, and remembers which."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.opened: list[list[tuple[str, str]]] = []
+
+    def open(self, wanted: Any) -> Any:
+        """A session for these pairs alone."""
+        self.opened.append(list(wanted))
+        return self
+
+    def send(self, outgoing: Any) -> SendResult:
+        """Stopped, where its pair was not asked for."""
+        known = outgoing.pair in self.opened[-1]
+        outcome = Outcome.ACKNOWLEDGED if known else Outcome.STOPPED
+        return SendResult(outcome=outcome, code="0000" if known else "context")
+
+
+def test_pairs_beyond_the_most_wait_for_the_next_session() -> None:
+    """More pairs than a session can be opened for: each instance is sent through one that has."""
+    answers: list[Any] = []
+    link: Any = Choosy()
+    preparer: Any = Preparer()
+    threads = SessionThreads(link, preparer, lambda _parcel, result: answers.append(result))
+    parcels: Any = [Parcel() for _ in range(8)]
+    for index, parcel in enumerate(parcels):
+        parcel.pair = (f"1.{index}", "1.2.840.10008.1.2")
+    threads.put(parcels)
+    eventually(lambda: len(answers) == 8)
+    threads.close()
+    assert {answer.outcome for answer in answers} == {Outcome.ACKNOWLEDGED}
+    assert [len(pairs) for pairs in link.opened] == [3, 3, 2]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta, Struct
 
 from rso.dicom.dimse import VERIFICATION
-from rso.dicom.elements import IMPLICIT_LITTLE
+from rso.dicom.elements import IMPLICIT_LITTLE, is_uid
 from rso.plugins import (
     Health,
     Outcome,
@@ -70,9 +70,18 @@ class DicomScu(Sender):
         """Associations at once."""
         return self.options.associations or self.config.associations
 
+    @property
+    def most_pairs(self) -> int:
+        """Presentation contexts of an association (PS3.8 9.3.2.2)."""
+        from rso.dicom.requestor import MOST_CONTEXTS  # noqa: PLC0415
+
+        return MOST_CONTEXTS
+
     def open(self, wanted: Sequence[tuple[str, str]]) -> SenderSession:
-        """Associate for these pairs; beyond 128 the rest waits for the next session."""
-        return _Session(self._connect(wanted))
+        """Associate for these pairs, but those that are no UIDs and cannot be proposed."""
+        proposed = [pair for pair in wanted if all(map(is_uid, pair))]
+        # Nothing to propose is no association: each instance is stopped without one.
+        return _Session(self._connect(proposed) if proposed else None)
 
     def _connect(self, contexts: Sequence[tuple[str, str]]) -> "Requestor":
         from rso.dicom.requestor import MOST_CONTEXTS, Requestor  # noqa: PLC0415
@@ -125,15 +134,15 @@ def _refuse_metadata(host: str) -> None:
 
 
 class _Session:
-    """One association."""
+    """One association, or none where none of its pairs could be proposed."""
 
-    def __init__(self, requestor: "Requestor") -> None:
+    def __init__(self, requestor: "Requestor | None") -> None:
         self._requestor = requestor
 
     def send(self, instance: Outgoing) -> SendResult:
         """One C-STORE."""
         pair = instance.sop_class_uid, instance.transfer_syntax_uid
-        if pair not in self._requestor.contexts:
+        if self._requestor is None or pair not in self._requestor.contexts:
             return SendResult(
                 outcome=Outcome.STOPPED,
                 code="context",
@@ -148,7 +157,8 @@ class _Session:
 
     def close(self) -> None:
         """Release."""
-        self._requestor.release()
+        if self._requestor is not None:
+            self._requestor.release()
 
 
 def _identity(instance: Outgoing) -> tuple[str, str, str]:

@@ -1,6 +1,7 @@
 """The SCU keeps the senders' contract."""
 
 import pytest
+from msgspec import structs
 from rso_dicom_scu.plugin import DicomScu, DicomScuConfig, DicomScuOptions
 
 from rso.plugins import Outcome, PermanentTransportError, Sender
@@ -34,9 +35,36 @@ class TestDicomScu(SenderContract):
         pacs.stop()
         assert (result.outcome, result.code) == (outcome, f"{status:04X}")
 
+    @pytest.mark.parametrize("odd", ["", "1." + "2" * 70, "1.2.840.\ufffd", "1.2\0.3"])
+    def test_what_cannot_be_proposed_stops_alone(self, peer_: Pacs, odd: str) -> None:
+        """One such pair in the queue: its own instance is stopped, the others are sent."""
+        one = self.outgoing()
+        unnamed = structs.replace(one, transfer_syntax_uid=odd)
+        classless = structs.replace(one, sop_class_uid=odd)
+        pairs = [(o.sop_class_uid, o.transfer_syntax_uid) for o in (unnamed, classless, one)]
+        session = self.make(peer_.port).open(pairs)
+        results = [session.send(o) for o in (unnamed, classless, one)]
+        session.close()
+        assert [r.outcome for r in results] == ["stopped", "stopped", "acknowledged"]
+        assert [r.code for r in results] == ["context", "context", "0000"]
+        alone = self.make(peer_.port).open(pairs[:1])
+        assert alone.send(unnamed).code == "context"
+        alone.close()
+
+    def test_as_many_pairs_as_an_association_has_room_for(self, peer_: Pacs) -> None:
+        """The 128th is taken; the sender says that there is no 129th."""
+        sender = self.make(peer_.port)
+        pairs = [(f"1.2.{i}", "1.2.840.10008.1.2") for i in range(sender.most_pairs)]
+        one = structs.replace(self.outgoing(), sop_class_uid="1.2.127",
+                              transfer_syntax_uid="1.2.840.10008.1.2")  # fmt: skip
+        session = sender.open(pairs)
+        assert session.send(one).outcome is Outcome.ACKNOWLEDGED
+        session.close()
+        assert len(pairs) == 128
+
 
 def test_link_local_addresses_are_refused() -> None:
     """A destination on a metadata address is never connected to."""
     options = DicomScuOptions(ae_title="X", host="169.254.169.254", port=80)
     with pytest.raises(PermanentTransportError, match="link-local"):
-        DicomScu(DicomScuConfig(), options).open([])
+        DicomScu(DicomScuConfig(), options).open([("1.2", "1.2.840.10008.1.2")])
