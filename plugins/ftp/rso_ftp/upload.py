@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -52,33 +53,61 @@ class Uploads:
         self.names, self.folder, self.spool = names, folder, spool
         self.most_bytes = most_bytes
         self._active: dict[tuple[str, str], Upload] = {}
-        self._lock = threading.Lock()
+        self._beginning: dict[tuple[str, str], _Turn] = {}
+        self._lock = threading.Lock()  # never held while anything is waited for
 
     def begin(
         self, account: str, path: str, batch: Callable[[], Batch], *, offset: int | None
     ) -> "Upload":
         """Begin a file at ``offset`` of what is there; ``None`` appends.
 
-        ``batch`` opens the session's batch with its first whole file.
+        ``batch`` opens the session's batch with its first whole file. Where an earlier
+        connection's file is being kept, this waits for it; other files go on.
 
         Raises:
             FilesystemError: It cannot begin there; the message is for the client.
             NoSpaceError: The volume is full.
         """
-        with self._lock:
-            earlier = self._active.pop((account, path), None)
+        key = account, path
+        with self._turn(key):
+            with self._lock:
+                earlier = self._active.pop(key, None)
             if earlier is not None:
                 earlier.close()
             upload = Upload(self, account, path, batch, offset)
-            self._active[account, path] = upload
+            with self._lock:
+                self._active[key] = upload
         return upload
+
+    @contextmanager
+    def _turn(self, key: tuple[str, str]) -> Iterator[None]:
+        """One beginning of a file at a time: two would go on with the same part."""
+        with self._lock:
+            turn = self._beginning.setdefault(key, _Turn())
+            turn.users += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._lock:
+                turn.users -= 1
+                if not turn.users:
+                    del self._beginning[key]
 
     def ended(self, upload: "Upload") -> None:
         """Forget a file that is under way no more."""
         key = upload.account, upload.name
-        # begin() holds the lock while it ends an earlier one, and has taken it out already.
-        if self._active.get(key) is upload:
-            self._active.pop(key, None)
+        with self._lock:
+            if self._active.get(key) is upload:
+                del self._active[key]
+
+
+class _Turn:
+    """A lock, and how many hold it or wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
 
 
 class Upload:
