@@ -1,6 +1,11 @@
-"""Deliveries in the ledger: one row an exam and destination, one an instance and destination."""
+"""Deliveries in the ledger: one row an exam and destination, one an instance and destination.
 
-from collections.abc import Sequence
+Whatever changes items derives their deliveries' counts anew. It locks the exams and deliveries
+first: two that count at once would each miss what the other has not committed yet.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,7 +13,7 @@ from msgspec import Struct
 
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.attempts import keep_attempts
-from rso.ledger.exams import now
+from rso.ledger.exams import lock_exams, now
 
 __all__ = [
     "Answer",
@@ -19,6 +24,7 @@ __all__ = [
     "ensure_delivery",
     "give_back",
     "hurry_items",
+    "lock_deliveries",
     "next_due",
     "recount",
     "release_items",
@@ -45,6 +51,29 @@ class Answer(Struct, frozen=True, kw_only=True):
     reason: str = ""
     attempts: int = 0
     next_at: datetime | None = None
+
+
+async def lock_deliveries(ledger: Ledger, deliveries: Sequence[str]) -> None:
+    """Let nobody else change these deliveries, or their exams, until the transaction ends."""
+    if not deliveries or not ledger.for_update:
+        return
+    marks = ",".join("?" * len(deliveries))
+    exams = await ledger.fetch(
+        f"SELECT DISTINCT exam FROM delivery WHERE id IN ({marks})",  # noqa: S608
+        *deliveries,
+    )
+    await lock_exams(ledger, [row["exam"] for row in exams])
+    await ledger.fetch(
+        f"SELECT id FROM delivery WHERE id IN ({marks}) ORDER BY id{ledger.for_update}",  # noqa: S608
+        *deliveries,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _locked(ledger: Ledger, deliveries: Sequence[str]) -> AsyncIterator[None]:
+    async with ledger.transaction():
+        await lock_deliveries(ledger, deliveries)
+        yield
 
 
 async def ensure_delivery(ledger: Ledger, exam_id: str, destination: str, priority: int) -> str:
@@ -79,29 +108,27 @@ async def add_items(
 ) -> None:
     """Queue instances for a destination; those already queued or sent are left alone."""
     at = now()
-    await ledger.insert_rows(
-        tables.DeliveryItem,
-        [
-            {
-                "id": new_id(),
-                "delivery": delivery,
-                "destination": destination,
-                "instance": instance,
-                "state": _PENDING,
-                "priority": priority,
-                "attempts": 0,
-                "code": "",
-                "reason": "",
-                "next_at": at,
-                "lease_owner": "",
-                "lease_until": None,
-                "acknowledged_at": None,
-            }
-            for instance in instances
-        ],
-        on_conflict="nothing",
-    )
-    await recount(ledger, [delivery])
+    rows = [
+        {
+            "id": new_id(),
+            "delivery": delivery,
+            "destination": destination,
+            "instance": instance,
+            "state": _PENDING,
+            "priority": priority,
+            "attempts": 0,
+            "code": "",
+            "reason": "",
+            "next_at": at,
+            "lease_owner": "",
+            "lease_until": None,
+            "acknowledged_at": None,
+        }
+        for instance in instances
+    ]
+    async with _locked(ledger, [delivery]):
+        await ledger.insert_rows(tables.DeliveryItem, rows, on_conflict="nothing")
+        await _recount(ledger, [delivery])
 
 
 async def claim_items(
@@ -138,35 +165,37 @@ async def claim_items(
 async def complete_items(ledger: Ledger, owner: str, answers: Sequence[Answer]) -> list[str]:
     """Journal answers, fenced by the lease's owner; returns the deliveries that changed."""
     at = now()
-    await ledger.execute_many(
-        "UPDATE delivery_item SET state = ?, code = ?, reason = ?, attempts = ?, next_at = ?,"
-        " acknowledged_at = ?, lease_owner = '', lease_until = NULL"
-        " WHERE id = ? AND lease_owner = ? AND state = 'pending'",
-        [
-            (
-                a.state,
-                a.code,
-                a.reason[:200],
-                a.attempts,
-                a.next_at or at,
-                at if a.state == "acknowledged" else None,
-                a.item,
-                owner,
-            )
-            for a in answers
-        ],
-    )
-    # What was acknowledged the item itself tells; anything else would be forgotten.
-    await keep_attempts(
-        ledger,
-        [
-            (a.delivery, a.instance, a.state, a.code, a.reason, at)
-            for a in answers
-            if a.state != "acknowledged"
-        ],
-    )
     changed = sorted({a.delivery for a in answers})
-    await recount(ledger, changed)
+    rows = [
+        (
+            a.state,
+            a.code,
+            a.reason[:200],
+            a.attempts,
+            a.next_at or at,
+            at if a.state == "acknowledged" else None,
+            a.item,
+            owner,
+        )
+        for a in answers
+    ]
+    async with _locked(ledger, changed):
+        await ledger.execute_many(
+            "UPDATE delivery_item SET state = ?, code = ?, reason = ?, attempts = ?, next_at = ?,"
+            " acknowledged_at = ?, lease_owner = '', lease_until = NULL"
+            " WHERE id = ? AND lease_owner = ? AND state = 'pending'",
+            rows,
+        )
+        # What was acknowledged the item itself tells; anything else would be forgotten.
+        await keep_attempts(
+            ledger,
+            [
+                (a.delivery, a.instance, a.state, a.code, a.reason, at)
+                for a in answers
+                if a.state != "acknowledged"
+            ],
+        )
+        await _recount(ledger, changed)
     return changed
 
 
@@ -213,14 +242,25 @@ async def stop_items(
 ) -> None:
     """Take what is not yet acknowledged out of the queue, by delivery or by Study."""
     where, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
-    touched = await ledger.fetch(
-        f"UPDATE delivery_item SET state = ?, code = '', reason = ?, lease_owner = '',"  # noqa: S608
-        f" lease_until = NULL WHERE state = 'pending' AND {where} RETURNING delivery",
-        state,
-        reason,
-        value,
+    async with _locked(ledger, await _deliveries(ledger, delivery, study)):
+        touched = await ledger.fetch(
+            f"UPDATE delivery_item SET state = ?, code = '', reason = ?, lease_owner = '',"  # noqa: S608
+            f" lease_until = NULL WHERE state = 'pending' AND {where} RETURNING delivery",
+            state,
+            reason,
+            value,
+        )
+        await _recount(ledger, sorted({row["delivery"] for row in touched}))
+
+
+async def _deliveries(ledger: Ledger, delivery: str, study: str) -> list[str]:
+    if delivery:
+        return [delivery]
+    rows = await ledger.fetch(
+        f"SELECT DISTINCT delivery FROM delivery_item WHERE {_OF_STUDY}",  # noqa: S608
+        study,
     )
-    await recount(ledger, sorted({row["delivery"] for row in touched}))
+    return [row["delivery"] for row in rows]
 
 
 _OF_STUDY = "instance IN (SELECT id FROM instance WHERE study = ?)"
@@ -244,27 +284,28 @@ async def resume_items(
     states = "('stopped', 'acknowledged')" if everything else "('stopped')"
     by, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
     where = f"state IN {states} AND {by} AND {_SENDABLE}"
-    if everything:
-        done = await ledger.fetch(
-            "SELECT delivery, instance, code, reason, acknowledged_at FROM delivery_item"  # noqa: S608
-            f" WHERE acknowledged_at IS NOT NULL AND {where}",
+    async with _locked(ledger, await _deliveries(ledger, delivery, study)):
+        if everything:
+            done = await ledger.fetch(
+                "SELECT delivery, instance, code, reason, acknowledged_at FROM delivery_item"  # noqa: S608
+                f" WHERE acknowledged_at IS NOT NULL AND {where}",
+                value,
+            )
+            await keep_attempts(
+                ledger,
+                [
+                    (d["delivery"], d["instance"], "acknowledged", d["code"], d["reason"],
+                     d["acknowledged_at"])
+                    for d in done
+                ],
+            )  # fmt: skip
+        touched = await ledger.fetch(
+            "UPDATE delivery_item SET state = 'pending', attempts = 0, acknowledged_at = NULL,"  # noqa: S608
+            f" next_at = ?, lease_owner = '', lease_until = NULL WHERE {where} RETURNING delivery",
+            now(),
             value,
         )
-        await keep_attempts(
-            ledger,
-            [
-                (d["delivery"], d["instance"], "acknowledged", d["code"], d["reason"],
-                 d["acknowledged_at"])
-                for d in done
-            ],
-        )  # fmt: skip
-    touched = await ledger.fetch(
-        "UPDATE delivery_item SET state = 'pending', attempts = 0, acknowledged_at = NULL,"  # noqa: S608
-        f" next_at = ?, lease_owner = '', lease_until = NULL WHERE {where} RETURNING delivery",
-        now(),
-        value,
-    )
-    await recount(ledger, sorted({row["delivery"] for row in touched}))
+        await _recount(ledger, sorted({row["delivery"] for row in touched}))
     return len(touched)
 
 
@@ -286,6 +327,11 @@ async def deliveries_of(ledger: Ledger, exam_id: str) -> list[dict[str, Any]]:
 
 async def recount(ledger: Ledger, deliveries: Sequence[str]) -> None:
     """Derive each delivery's counts and state from its items."""
+    async with _locked(ledger, deliveries):
+        await _recount(ledger, deliveries)
+
+
+async def _recount(ledger: Ledger, deliveries: Sequence[str]) -> None:
     for delivery in deliveries:
         counts = await ledger.fetch(
             "SELECT state, count(*) AS n, max(attempts) AS attempts FROM delivery_item"

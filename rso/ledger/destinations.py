@@ -91,7 +91,7 @@ async def stopped_deliveries(
     within, values = _within(facilities)
     rows = await ledger.fetch(
         "SELECT DISTINCT d.delivery FROM delivery_item d"  # noqa: S608
-        f" WHERE d.destination = ? AND d.state = 'stopped'{within}",
+        f" WHERE d.destination = ? AND d.state = 'stopped'{within} ORDER BY d.delivery",
         code,
         *values,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from rso.core.errors import ExamError, MatchingError
 from rso.core.exam import Exam, ExamStatus, Patient
@@ -23,9 +24,17 @@ from rso.engine.matcher import link_study
 from rso.engine.notify import exam_notes, keep_note
 from rso.engine.requests import change_request, request_of
 from rso.engine.router import NO_DESTINATION, retry_routing
-from rso.engine.settle import settle_exams
+from rso.engine.settle import conclude, settle_exams
 from rso.ledger import Ledger, new_id, tables
-from rso.ledger.exams import exam_by_id, now, set_status
+from rso.ledger.deliveries import (
+    Answer,
+    add_items,
+    claim_items,
+    complete_items,
+    deliveries_of,
+    ensure_delivery,
+)
+from rso.ledger.exams import exam_by_id, lock_exams, now, set_status
 from rso.ledger.holds import close_hold, find_holds, open_hold
 from rso.ledger.site import load_site
 from rso.ledger.studies import upsert_studies
@@ -270,3 +279,97 @@ async def test_a_late_image_opens_no_cancelled_exam(engine: Engine) -> None:
     assert await status_of(engine, exam) == "cancelled"
     assert [hold.reason for hold in await find_holds(engine.ledger)] == ["late"]
     assert await queued(engine, exam) == 0
+
+
+async def answers_of(engine: Engine, exam: Exam, owner: str, count: int) -> list[Answer]:
+    """Items that ``owner`` has sent and the destination has taken, not yet journalled."""
+    rows = await claim_items(engine.ledger, "R-PACS", owner, limit=count, seconds=60)
+    assert len(rows) == count
+    assert {row["exam"] for row in rows} == {exam.id}
+    return [
+        Answer(item=row["item"], delivery=row["delivery"], instance=row["instance"],
+               state="acknowledged", code="0000", attempts=1)
+        for row in rows
+    ]  # fmt: skip
+
+
+async def journal(engine: Engine, owner: str, answers: list[Answer]) -> None:
+    """As a courier does."""
+    async with engine.ledger.transaction():
+        changed = await complete_items(engine.ledger, owner, answers)
+        marks = ",".join("?" * len(changed))
+        rows = await engine.ledger.fetch(
+            f"SELECT exam FROM delivery WHERE id IN ({marks})",
+            *changed,
+        )
+        await conclude(engine, [row["exam"] for row in rows])
+
+
+async def delivery_of(engine: Engine, exam: Exam, destination: str = "R-PACS") -> tuple[Any, ...]:
+    """State, acknowledged and total of a delivery."""
+    found = {d["destination"]: d for d in await deliveries_of(engine.ledger, exam.id)}[destination]
+    return found["state"], found["acknowledged"], found["total"]
+
+
+async def test_two_nodes_journal_the_last_answers_of_a_delivery(engine: Engine) -> None:
+    """Each counts the other's: the exam is delivered."""
+    exam, _ = await receiving(engine, 10)
+    await settle_exams(engine)
+    one = await answers_of(engine, exam, "one", 5)
+    two = await answers_of(engine, exam, "two", 5)
+    first, second = journal(engine, "one", one), journal(engine, "two", two)
+    async with meanwhile(engine, first, second) as task:
+        await task
+    assert await delivery_of(engine, exam) == ("delivered", 10, 10)
+    assert await status_of(engine, exam) == "delivered"
+
+
+async def test_late_images_come_while_the_last_old_ones_are_journalled(engine: Engine) -> None:
+    """The delivery is not done while they wait."""
+    exam, key = await receiving(engine, 3)
+    await settle_exams(engine)
+    answers = await answers_of(engine, exam, "one", 3)
+    first = link_study(engine, exam, key, await instances(engine, key, 10))
+    async with meanwhile(engine, first, journal(engine, "one", answers)) as task:
+        await task
+    assert await delivery_of(engine, exam) == ("sending", 3, 13)
+    assert await status_of(engine, exam) == "receiving"
+
+
+async def test_two_destinations_are_done_at_once(engine: Engine) -> None:
+    """Each sees the other done or is seen: the exam is delivered."""
+    exam, key = await receiving(engine, 1)
+    rows = await engine.ledger.fetch("SELECT id FROM instance WHERE study = ?", key)
+    other = await ensure_delivery(engine.ledger, exam.id, "OTHER", 2)
+    await add_items(engine.ledger, other, "OTHER", [row["id"] for row in rows], 2)
+    await settle_exams(engine)
+    answers = await answers_of(engine, exam, "one", 1)
+    items = await claim_items(engine.ledger, "OTHER", "two", limit=1, seconds=60)
+    others = [structs.replace(answers[0], item=items[0]["item"], delivery=other)]
+    first, second = journal(engine, "one", answers), journal(engine, "two", others)
+    async with meanwhile(engine, first, second) as task:
+        await task
+    assert await status_of(engine, exam) == "delivered"
+
+
+async def test_an_exam_settles_while_its_last_answer_is_journalled(engine: Engine) -> None:
+    """Whichever comes second declares it delivered."""
+    exam, _ = await receiving(engine, 1)
+    answers = await answers_of(engine, exam, "one", 1)
+    async with meanwhile(engine, settle_exams(engine), journal(engine, "one", answers)) as task:
+        await task
+    assert await status_of(engine, exam) == "delivered"
+
+
+async def test_an_answer_waits_for_its_exam_before_its_delivery(engine: Engine) -> None:
+    """Intake has the exam and goes on to its deliveries: neither waits for the other in a ring."""
+    exam, key = await receiving(engine, 3)
+    answers = await answers_of(engine, exam, "one", 3)
+    fresh = await instances(engine, key, 2)
+    async with engine.ledger.transaction():
+        await lock_exams(engine.ledger, [exam.id])
+        task = asyncio.create_task(journal(engine, "one", answers), context=contextvars.Context())
+        await asyncio.wait({task}, timeout=0.4)
+        await link_study(engine, exam, key, fresh)
+    await task
+    assert await delivery_of(engine, exam) == ("sending", 3, 5)
