@@ -145,9 +145,11 @@ class DicomScp(Receiver):
         from rso.dicom.acceptor import Refusal  # noqa: PLC0415
 
         connection = self._connection(request)
+        shown = connection.certificate_fingerprint
         banned = self._bans.banned(connection.peer_address, connection.identity)
-        source = None if banned else self._identify(connection)
-        if source is None:
+        source = self._identify(connection) if shown or not banned else None
+        # Its neighbours earn a name its ban; they cannot show the certificate it is bound to.
+        if source is None or (banned and shown not in fingerprints(source)):
             self._refused(connection)
             return Refusal()
         give_back = self.context.associate(source)

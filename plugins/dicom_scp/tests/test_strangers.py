@@ -10,6 +10,7 @@ import pytest
 from rso_dicom_scp.plugin import DicomScp, DicomScpConfig
 
 from rso.core.source import identify_source
+from rso.dicom.acceptor import Refusal, Request
 from rso.plugins import Bans, Connection, Kind, ReceiverContext, Source
 from rso.testing.spool import RecordingSpool
 
@@ -135,3 +136,24 @@ def test_a_known_certificate_speaks_for_a_banned_address(make: Make, tmp_path: P
     assert scp.turns_away("203.0.113.7", "cd" * 32)
     assert not scp.turns_away("203.0.113.7", PIN)
     assert make(source()).turns_away("203.0.113.7", None)  # no certificate would help it
+
+
+def test_a_ban_of_a_name_spares_who_shows_its_certificate(make: Make, tmp_path: Path) -> None:
+    """Somebody behind the same address claims the name; the device that is bound gets in."""
+    loose = source("LOOSE", networks=("203.0.113.0/24",))
+    scp = make(source(networks=(), certificate_fingerprint=PIN), loose)
+    bans = Bans(tmp_path / "bans", after=1)
+    for name in ("KNOWN", "LOOSE"):
+        bans.failed("203.0.113.7", name)
+
+    def refused(name: str, fingerprint: str) -> bool:
+        request = Request(
+            calling_ae_title=name, called_ae_title="RSO", peer_address="203.0.113.7", tls=True,
+            certificate_fingerprint=fingerprint,
+        )  # fmt: skip
+        return isinstance(scp.admit(request), Refusal)
+
+    assert not refused("KNOWN", PIN)
+    assert refused("KNOWN", "")
+    assert refused("KNOWN", "cd" * 32)
+    assert refused("LOOSE", PIN)  # its certificate is not what tells this source
