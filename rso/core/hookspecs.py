@@ -150,8 +150,9 @@ def rso_review_match(
 def rso_route_exam(exam: Exam, attachments: Sequence[Attachment]) -> Route | None:
     """Decide where an exam goes.
 
-    Called when images are matched to an exam, and again when its attachments change before
-    delivery. ``None`` lets the next plugin decide. An exception holds the exam.
+    Called when the first images are matched to an exam, and again while it has no destination.
+    Later images go where the exam is on its way already. ``None`` lets the next plugin decide. An
+    exception holds the exam.
     """
 
 

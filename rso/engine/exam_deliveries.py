@@ -6,6 +6,7 @@ from rso.engine.context import Engine
 from rso.engine.delivery_control import resend_delivery, retry_delivery, stop_delivery
 from rso.engine.exams import note_exam
 from rso.ledger.deliveries import deliveries_of
+from rso.ledger.standing import STOPPED_BY
 
 __all__ = ["ACTIONS", "act_on_delivery", "retry_deliveries"]
 
@@ -34,7 +35,7 @@ async def act_on_delivery(
         elif action == "resend":
             await resend_delivery(engine, delivery)
         else:
-            await stop_delivery(engine, delivery, reason=f"stopped by {actor}")
+            await stop_delivery(engine, delivery, reason=f"{STOPPED_BY}{actor}")
         words = {"retry": "delivery tried again", "resend": "delivery sent again"}
         await note_exam(
             engine.ledger, exam, actor, words.get(action, "delivery stopped"),

@@ -1,4 +1,7 @@
-"""From a matched exam to its destinations: deliveries are made, stopped and made again."""
+"""From a matched exam to its destinations: deliveries are made, stopped and made again.
+
+The route is decided once, when nothing of the exam is on its way yet.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +17,9 @@ from rso.engine.context import Engine
 from rso.engine.outbox import emit
 from rso.ledger import Ledger
 from rso.ledger.deliveries import add_items, ensure_delivery, resume_items, stop_items
-from rso.ledger.exams import exam_by_id, now
+from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import close_hold, find_holds, hold_by_id, open_hold
+from rso.ledger.standing import Standing, never_queued, standing_deliveries
 from rso.ledger.studies import studies_by_ids
 
 __all__ = [
@@ -81,6 +85,10 @@ async def route_study(
 ) -> bool:
     """Queue a matched Study's instances for the exam's destinations.
 
+    Later instances go where the exam is on its way already, whatever the route would be by now;
+    it is asked only where there is no such way, and what it names gets all of the exam. So at
+    least one destination has the whole exam when all of them have n of n.
+
     Args:
         engine: The engine.
         exam: The exam, as it stands.
@@ -96,53 +104,69 @@ async def route_study(
         return True
     if not exam.modality:
         exam = structs.replace(exam, modality=studies[0]["modality"])
-    route = await find_route(engine, exam)
-    if route is None:
-        hold_id = await open_hold(
-            ledger,
-            kind="study",
-            facility=exam.facility,
-            study=study_id,
-            reason=NO_DESTINATION,
-            alarm=True,
-            evidence={"exam_number": exam.number},
-        )
-        if hold_id:
-            await emit(
-                ledger,
-                "study_held",
-                exam=exam.id,
-                dedupe=f"study_held:{hold_id}",
-                facts={"hold": hold_id, "reason": NO_DESTINATION},
-            )
-        return False
-    await _queue(ledger, exam, study_id, route, instances)
+    await lock_exams(ledger, [exam.id])
+    standing = await standing_deliveries(ledger, exam.id)
+    for way in standing:
+        await _follow(ledger, exam, way, study_id, instances)
+    if all(way.stopped for way in standing):
+        route = await find_route(engine, exam)
+        if route is None:
+            await _hold(ledger, exam, study_id)
+            return False
+        stopped = {way.destination for way in standing}
+        for destination in route.destinations:
+            if destination.code not in stopped:
+                await _begin(ledger, exam, destination.code)
     engine.work.set()
     return True
 
 
-async def _queue(
-    ledger: Ledger, exam: Exam, study_id: str, route: Route, instances: Sequence[str] | None
+async def _follow(
+    ledger: Ledger, exam: Exam, way: Standing, study_id: str, instances: Sequence[str] | None
 ) -> None:
-    for destination in route.destinations:
-        delivery = await ensure_delivery(ledger, exam.id, destination.code, exam.priority.rank)
-        queue = instances
-        if queue is None:
-            await _requeue_cancelled(ledger, delivery, study_id)
-            queue = await _never_queued(ledger, delivery, study_id)
-        await add_items(ledger, delivery, destination.code, queue, exam.priority.rank)
+    """Let a Study's instances follow the exam's others; where a person stopped those, it waits.
+
+    So the destination's n of n is the exam's, and a retry sends all of it.
+    """
+    if instances is None:
+        await _requeue_cancelled(ledger, way.delivery, study_id)
+        instances = await never_queued(ledger, way.delivery, study=study_id)
+    rank = exam.priority.rank
+    await add_items(ledger, way.delivery, way.destination, instances, rank)
+    if way.stopped:
+        await stop_items(ledger, delivery=way.delivery, reason=way.stopped)
 
 
-async def _never_queued(ledger: Ledger, delivery: str, study_id: str) -> list[str]:
-    rows = await ledger.fetch(
-        "SELECT i.id FROM instance i LEFT JOIN delivery_item d"
-        " ON d.instance = i.id AND d.delivery = ?"
-        " WHERE i.study = ? AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
-        " ORDER BY i.id",
-        delivery,
-        study_id,
+async def _begin(ledger: Ledger, exam: Exam, code: str) -> None:
+    """A new destination gets all of the exam, whatever went elsewhere before."""
+    delivery = await ensure_delivery(ledger, exam.id, code, exam.priority.rank)
+    studies = await ledger.fetch(
+        "SELECT id FROM study WHERE exam = ? AND state = 'matched'", exam.id
     )
-    return [row["id"] for row in rows]
+    for study in studies:
+        await _requeue_cancelled(ledger, delivery, study["id"])
+    queue = await never_queued(ledger, delivery, exam=exam.id)
+    await add_items(ledger, delivery, code, queue, exam.priority.rank)
+
+
+async def _hold(ledger: Ledger, exam: Exam, study_id: str) -> None:
+    hold_id = await open_hold(
+        ledger,
+        kind="study",
+        facility=exam.facility,
+        study=study_id,
+        reason=NO_DESTINATION,
+        alarm=True,
+        evidence={"exam_number": exam.number},
+    )
+    if hold_id:
+        await emit(
+            ledger,
+            "study_held",
+            exam=exam.id,
+            dedupe=f"study_held:{hold_id}",
+            facts={"hold": hold_id, "reason": NO_DESTINATION},
+        )
 
 
 async def _requeue_cancelled(ledger: Ledger, delivery: str, study_id: str) -> None:

@@ -15,6 +15,7 @@ from rso.engine.exam_views import ExamView, view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam, note_exam
 from rso.engine.requests import FIELDS, check_change, request_of
 from rso.ledger.deliveries import deliveries_of
+from rso.ledger.standing import STOPPED_BY
 from rso.web.auth import Identity, engine_of, signed_in
 from rso.web.seen import exam_seen
 
@@ -218,7 +219,7 @@ async def api_delivery(
     elif action == "resend":
         count = await resend_delivery(engine, found)
     else:
-        await stop_delivery(engine, found, reason=f"stopped by {me.person.email}"[:200])
+        await stop_delivery(engine, found, reason=f"{STOPPED_BY}{me.person.email}"[:200])
     await note_exam(
         engine.ledger, exam, me.person.email, f"delivery {action}", destination=destination
     )

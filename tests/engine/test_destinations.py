@@ -193,6 +193,8 @@ async def test_a_plugin_that_fails_to_route_holds_the_study(engine: Engine) -> N
     module.rso_route_exam = hookimpl(rso_route_exam)  # type: ignore[attr-defined]
     exam = await queued(engine, "NORTH", "OWN-PACS", [{"state": "pending"}])
     study = (await engine.ledger.fetch("SELECT id FROM study WHERE exam = ?", exam.id))[0]["id"]
+    await engine.ledger.execute("DELETE FROM delivery_item")
+    await engine.ledger.execute("DELETE FROM delivery")
     engine.plugins.register(module, "broken_rule")
     assert not await route_study(engine, exam, study)
     held = await find_holds(engine.ledger)

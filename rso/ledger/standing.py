@@ -1,0 +1,70 @@
+"""Where an exam is on its way already: later images of it go there too."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from rso.ledger.ledger import Ledger
+
+__all__ = ["STOPPED_BY", "Standing", "never_queued", "standing_deliveries"]
+
+STOPPED_BY = "stopped by "
+"""How the reason begins when a person stopped a delivery."""
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """A delivery that still has something of the exam, to who still reads for its facility.
+
+    Attributes:
+        stopped: The reason, where a person stopped it and nobody let it go on.
+    """
+
+    delivery: str
+    destination: str
+    stopped: str = ""
+
+
+async def standing_deliveries(ledger: Ledger, exam: str) -> list[Standing]:
+    """An exam's deliveries but those that all was recalled of, and those whose reader left."""
+    rows = await ledger.fetch(
+        "SELECT v.id, v.destination, v.state FROM delivery v JOIN exam e ON e.id = v.exam"
+        " WHERE v.exam = ? AND v.total > 0 AND EXISTS (SELECT 1 FROM destination d"
+        " JOIN attachment a ON a.radiologist = d.radiologist"
+        " WHERE d.code = v.destination AND a.facility = e.facility) ORDER BY v.destination",
+        exam,
+    )
+    return [
+        Standing(
+            delivery=row["id"],
+            destination=row["destination"],
+            stopped=await _stopped(ledger, row) if row["state"] == "stopped" else "",
+        )
+        for row in rows
+    ]
+
+
+async def _stopped(ledger: Ledger, delivery: dict[str, Any]) -> str:
+    """A person's reason; empty where the destination refused, or an identity is in question."""
+    rows = await ledger.fetch(
+        "SELECT reason FROM delivery_item WHERE delivery = ? AND state = 'stopped' AND code = ''"
+        " AND reason LIKE ? LIMIT 1",
+        delivery["id"],
+        f"{STOPPED_BY}%",
+    )
+    return str(rows[0]["reason"]) if rows else ""
+
+
+async def never_queued(
+    ledger: Ledger, delivery: str, *, study: str = "", exam: str = ""
+) -> list[str]:
+    """What a delivery has nothing of yet: of one Study, or of all that the exam may send."""
+    where, value = ("s.id = ?", study) if study else ("s.exam = ? AND s.state = 'matched'", exam)
+    rows = await ledger.fetch(
+        "SELECT i.id FROM study s JOIN instance i ON i.study = s.id"  # noqa: S608
+        " LEFT JOIN delivery_item d ON d.instance = i.id AND d.delivery = ?"
+        f" WHERE {where} AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
+        " ORDER BY i.id",
+        delivery,
+        value,
+    )
+    return [row["id"] for row in rows]
