@@ -198,6 +198,9 @@ async def keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
         return
     async with ledger.transaction():
         await _append_note(ledger, exam, actor, note)
+        await audit.append(
+            ledger, actor=actor, action="note added", facility=exam.facility, exam=exam.number
+        )
 
 
 async def _append_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
@@ -290,16 +293,28 @@ async def exam_notifications(
     return [{**row, "history": msgspec.json.decode(row["history"])} for row in rows]
 
 
-async def retry_notification(ledger: Ledger, outbox_id: str) -> None:
-    """Send a message that failed once more, from the start."""
+async def retry_notification(ledger: Ledger, outbox_id: str, *, actor: str) -> None:
+    """Send a message that failed once more, from the start; the audit says who asked for it."""
     at = now()
-    await ledger.execute(
-        "UPDATE outbox SET state = 'queued', attempts = 0, next_at = ?, created_at = ?,"
-        " done_at = NULL WHERE id = ? AND kind = 'notify' AND state = 'failed'",
-        at,
-        at,
-        outbox_id,
-    )
+    async with ledger.transaction():
+        if not await ledger.execute(
+            "UPDATE outbox SET state = 'queued', attempts = 0, next_at = ?, created_at = ?,"
+            " done_at = NULL WHERE id = ? AND kind = 'notify' AND state = 'failed'",
+            at,
+            at,
+            outbox_id,
+        ):
+            return
+        (row,) = await ledger.fetch(
+            "SELECT o.event, o.recipient, o.facility, e.number FROM outbox o"
+            " LEFT JOIN exam e ON e.id = o.exam WHERE o.id = ?",
+            outbox_id,
+        )
+        await audit.append(
+            ledger, actor=actor, action="message sent again", facility=row["facility"],
+            exam=row["number"] or "",
+            facts={"event": row["event"], "recipient": row["recipient"]},
+        )  # fmt: skip
 
 
 def said(channel: str, address: str, result: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from rso.core.password import HASHER, is_right
 from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
+from rso.ledger.refused_sign_ins import note_refused
 
 __all__ = [
     "SHORTEST_PASSWORD",
@@ -141,8 +142,9 @@ async def too_many(ledger: Ledger, subject: str, most: int = 5) -> bool:
 async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Person | str:
     """The person, or in words why not; ten failures a minute lock account and address."""
     email = email.strip().lower()[:254]
-    for subject, most in ((f"account:{email}", 1), (f"address:{address}", 5)):
-        if await _recent(ledger, subject) >= _MOST_FAILURES * most:
+    for kind, about, most in (("account", email, 1), ("address", address, 5)):
+        if await _recent(ledger, f"{kind}:{about}") >= _MOST_FAILURES * most:
+            await note_refused(ledger, "sign-in locked", email, address, locked=kind)
             return "Too many attempts. Please wait a minute."
     found = await ledger.fetch("SELECT * FROM user_account WHERE email = ? AND NOT disabled", email)
     if await verify_password(password, found[0]["password_hash"] if found else ""):
@@ -156,6 +158,7 @@ async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Pe
             {"id": new_id(), "subject": f"address:{address}", "at": at},
         ],
     )
+    await note_refused(ledger, "sign-in refused", email, address)
     return "Email or password is wrong."
 
 

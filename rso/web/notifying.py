@@ -201,7 +201,7 @@ async def retry_message(request: Ask, message: FromPath[str]) -> Redirect:
     ledger = engine_of(request).ledger
     rows = await exam_notifications(ledger, facilities=me.person.facilities, limit=1000)
     if any(str(row["id"]) == message for row in rows):
-        await retry_notification(ledger, message)
+        await retry_notification(ledger, message, actor=me.person.email)
     return Redirect("/notifications", status_code=303)
 
 

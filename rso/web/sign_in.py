@@ -9,6 +9,7 @@ from litestar.response import Redirect, Template
 
 from rso.ledger import audit
 from rso.ledger.people import Person, sign_in, too_many
+from rso.ledger.refused_sign_ins import note_refused
 from rso.ledger.second_factor import check_totp, has_totp
 from rso.ledger.sessions import begin_pending, create_session, end_session, find_pending
 from rso.web.auth import COOKIE, checked_form, current, engine_of, signed_in
@@ -74,11 +75,15 @@ async def sign_in_code(request: Ask) -> Response[Any]:
     if found is not None:
         if await too_many(ledger, f"code:{found.email}", 10):
             problem, ticket = "Too many attempts. Please wait a minute.", ""
+            await note_refused(
+                ledger, "second factor locked", found.email, peer_address(request), locked="account"
+            )
         elif await check_totp(ledger, found.email, form.get("code", "")):
             await end_session(ledger, ticket)
             return await _let_in(request, found, to)
         else:
             problem = "This code is not right."
+            await note_refused(ledger, "second factor refused", found.email, peer_address(request))
     else:
         ticket = ""
     return _form(request, problem=problem, ticket=ticket, to=to)

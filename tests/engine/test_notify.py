@@ -17,6 +17,7 @@ from rso.engine.notices import notice_of, write_message
 from rso.engine.notify import (
     exam_notes,
     exam_notifications,
+    keep_note,
     notify_event,
     notify_people,
     reachable,
@@ -136,9 +137,23 @@ async def test_nobody_left_is_a_failure_that_can_be_tried_again(world: Any) -> N
     assert "notification failed" in {row["action"] for row in audit}
     world.email.fault = None
     row = (await exam_notifications(world.ledger))[0]
-    await retry_notification(world.ledger, row["id"])
+    for _ in range(2):  # pressed twice is once
+        await retry_notification(world.ledger, row["id"], actor="lead@example.org")
     await world.run()
     assert await world.states() == ["accepted"]
+    (again,) = await world.ledger.fetch("SELECT * FROM audit WHERE action = 'message sent again'")
+    assert (again["actor"], again["exam"]) == ("lead@example.org", exam.number)
+    assert "tech@example.org" in again["facts"]
+
+
+async def test_a_note_is_in_the_audit_without_its_words(world: Any) -> None:
+    """Who wrote it, on which exam; an empty one is none."""
+    exam = await world.exam()
+    for note in ("Jane Doe is in pain", " "):
+        await keep_note(world.ledger, exam, "c@example.org", note)
+    (entry,) = await world.ledger.fetch("SELECT * FROM audit WHERE action = 'note added'")
+    assert (entry["actor"], entry["exam"]) == ("c@example.org", exam.number)
+    assert "Jane" not in str(entry)
 
 
 async def test_quiet_hours_hold_back_what_can_wait(world: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from httpx import ASGITransport, AsyncClient
 from litestar import Litestar
+from pyotp import TOTP
 
 from rso.app import create_app
 from rso.core.exam import Exam, Patient
@@ -16,6 +17,8 @@ from rso.engine.exams import create_exam
 from rso.engine.matcher import match_study
 from rso.engine.timeline import timeline_of
 from rso.ledger import audit, new_id
+from rso.ledger.people import upsert_user
+from rso.ledger.second_factor import begin_totp, confirm_totp
 from rso.ledger.studies import upsert_studies
 from rso.ledger.tokens import create_token
 
@@ -154,3 +157,20 @@ async def test_the_memory_is_bounded(clinics: Engine, monkeypatch: pytest.Monkey
     for about in ("1", "2", "3"):
         await made.note(ME, "exam opened", about, facility="NORTH")
     assert [made.is_due(ME, "exam opened", about) for about in "123"] == [True, False, False]
+
+
+async def test_a_wrong_code_is_in_the_audit(clinics: Engine, app: Litestar) -> None:
+    """Whoever has the password alone: once, and once more when the account waits."""
+    await upsert_user(clinics.ledger, email=ME, role="coordinator", password="a good password")
+    secret = await begin_totp(clinics.ledger, ME)
+    assert await confirm_totp(clinics.ledger, ME, TOTP(secret).now())
+    transport = ASGITransport(app=app)  # type: ignore[arg-type]
+    async with AsyncClient(transport=transport, base_url="http://rso.example") as client:
+        form = {"email": ME, "password": "a good password"}
+        page = (await client.post("/sign-in", data=form)).text
+        ticket = page.split('name="ticket" value="')[1].split('"')[0]
+        for _ in range(13):
+            await client.post("/sign-in/code", data={"ticket": ticket, "code": "none"})
+    rows = await clinics.ledger.fetch("SELECT action, facts FROM audit ORDER BY id")
+    assert [row["action"] for row in rows] == ["second factor refused", "second factor locked"]
+    assert all(ME in row["facts"] for row in rows)

@@ -1,0 +1,73 @@
+"""Refused sign-ins in the audit: few entries, however often and from wherever somebody tries."""
+
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+
+from rso.ledger import audit, site_tables
+from rso.ledger.exams import now
+from rso.ledger.ledger import Ledger, new_id
+
+__all__ = ["note_refused"]
+
+_PERIOD = timedelta(minutes=15)
+_MOST = 100  # entries of the whole site in a period
+_ALL = "noted"
+
+
+async def note_refused(
+    ledger: Ledger, action: str, email: str, address: str, *, locked: str = ""
+) -> None:
+    """Write down that somebody was not let in, unless that was done lately.
+
+    One entry in a quarter of an hour for an account and the network of an address, and one for
+    what is locked; past a hundred in that time one more says that the next are not written. What
+    was typed stands in none: an address of email only where it is an account's.
+
+    Args:
+        ledger: The ledger.
+        action: What was refused.
+        email: As it was typed, in lower case.
+        address: The peer's.
+        locked: What is locked: ``account`` or ``address``.
+    """
+    rows = await ledger.fetch("SELECT email FROM user_account WHERE email = ?", email)
+    facts = {"account": email if rows else "", "address": address, "locked": locked}
+    about = {"account": email, "address": _network(address)}.get(
+        locked, f"{facts['account']} {_network(address)}"
+    )
+    subject = f"{_ALL}:{action}:{locked}:{about}"[:300]
+    if await _noted(ledger, subject):
+        return
+    before = await _noted(ledger, _ALL)
+    if before > _MOST:
+        return
+    if before == _MOST:
+        facts = {"further": "not written for a quarter of an hour"}
+    at = now()
+    async with ledger.transaction():
+        await ledger.insert_rows(
+            site_tables.Login,
+            [{"id": new_id(), "subject": said, "at": at} for said in (subject, _ALL)],
+        )
+        await audit.append(
+            ledger, actor="sign-in", action=action,
+            facts={name: value for name, value in facts.items() if value},
+        )  # fmt: skip
+
+
+async def _noted(ledger: Ledger, subject: str) -> int:
+    rows = await ledger.fetch(
+        "SELECT count(*) AS n FROM login_attempt WHERE subject = ? AND at > ?",
+        subject,
+        now() - _PERIOD,
+    )
+    return int(rows[0]["n"])
+
+
+def _network(address: str) -> str:
+    """Whose address it is: of IPv6 a site has as many as it likes."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network(f"{found}/64", strict=False)) if found.version == 6 else address
