@@ -98,6 +98,8 @@ def reindex(*, config: Config = None, json: Json = False) -> None:
         sys.stdout.write(f"{found.files} files read, {found.brought_back} instances brought back\n")
     if found.unreadable:
         sys.stderr.write(f"{found.unreadable} files of the archive cannot be read: see the log\n")
+    if found.set_aside:
+        sys.stderr.write(f"{found.set_aside} have a value that the database refuses: set aside\n")
     if found.missing:
         fail(f"{found.missing} instances have no whole file in the archive: see the audit")
 

@@ -13,6 +13,7 @@ from rso.engine.check_port import Check, check_port
 from rso.engine.context import Engine
 from rso.engine.dispatch import make_sender
 from rso.engine.faults import StandingFault, standing_faults
+from rso.engine.set_aside import note_names
 from rso.engine.spool_files import Space
 
 __all__ = ["Check", "run_checks", "test_destination"]
@@ -26,6 +27,7 @@ async def run_checks(engine: Engine) -> list[Check]:
     checks += [_folder("data", engine.settings.data_dir)]
     checks += [_folder("archive", engine.settings.archive_dir)]
     checks += _faults(engine.settings.data_dir)
+    checks += _set_aside(engine.settings.data_dir)
     for info in engine.plugins.describe():
         checks.append(
             Check(
@@ -74,6 +76,17 @@ def _faults(data_dir: Path) -> list[Check]:
         )
         for fault in standing
     ]
+
+
+def _set_aside(data_dir: Path) -> list[Check]:
+    """What was acknowledged and has no row."""
+    try:
+        count = len(note_names(data_dir))
+    except OSError as exc:
+        return [Check(name="set aside", ok=False, detail=f"{data_dir}: {exc.strerror}")]
+    told = f"{count} that the database refuses: notes in {data_dir / 'set-aside'}, images in the"
+    told += " archive; no exam has them. An upgrade may help: rso reindex tries again"
+    return [Check(name="set aside", ok=False, detail=told)] if count else []
 
 
 def _help(fault: StandingFault, data_dir: Path) -> str:

@@ -26,7 +26,7 @@ from rso.ledger.figures import add_received
 from rso.ledger.holds import open_hold
 from rso.ledger.studies import upsert_studies
 
-__all__ = ["take_records"]
+__all__ = ["store_records", "take_records"]
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     digests = await asyncio.to_thread(_digests, instances)
     arrivals, duplicates, returns = await _select_new(engine.ledger, instances, digests)
     await asyncio.to_thread(
-        _store, engine, [a.record for a in arrivals] + [a.record for a in returns]
+        store_records, engine, [a.record for a in arrivals] + [a.record for a in returns]
     )
     async with engine.ledger.transaction():
         await _note_batches(engine.ledger, records)
@@ -186,7 +186,8 @@ async def _select_new(
     return arrivals, duplicates, returns
 
 
-def _store(engine: Engine, records: Sequence[InstanceRecord]) -> None:
+def store_records(engine: Engine, records: Sequence[InstanceRecord]) -> None:
+    """Have the archive keep the files; durable after its next ``sync``."""
     for record in records:
         if record.part10 is not None:
             engine.archive.put(record.record_id, record.part10)

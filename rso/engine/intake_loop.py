@@ -10,7 +10,7 @@ import structlog
 from rso.core.errors import RsoError, VolumeError
 from rso.engine.context import Engine
 from rso.engine.faults import Fault
-from rso.engine.intake import take_records
+from rso.engine.set_aside import take_in
 from rso.engine.spool_reader import Position, SpoolReader
 
 __all__ = ["IntakeLoop"]
@@ -97,7 +97,7 @@ class IntakeLoop:
             try:
                 records = await asyncio.to_thread(reader.read, _MAX_RECORDS, _MAX_BYTES)
                 if records:
-                    await take_records(self._engine, records)
+                    await take_in(self._engine, records)
             except BaseException:
                 # A read that breaks stands behind records that nobody got.
                 reader.rewind(self._taken.get(folder))

@@ -18,8 +18,8 @@ from rso.dicom.header import scan_header
 from rso.dicom.mapping import mapped
 from rso.dicom.part10 import read_file_meta
 from rso.engine.context import Engine
-from rso.engine.intake import take_records
 from rso.engine.reconcile import reconcile_all
+from rso.engine.set_aside import Taken, forget, take_in
 from rso.engine.spool_reader import InstanceRecord
 from rso.engine.spool_segment import StoredProvenance
 from rso.ledger.exams import now
@@ -40,12 +40,14 @@ class Reindexed(Struct, frozen=True, kw_only=True):
         brought_back: Of these, instances that no row named.
         unreadable: Archive files that are not one of RSO's, or damaged.
         missing: Instances of the ledger whose file is gone or cut short; each is in the audit.
+        set_aside: Files with a value that the database refuses, as it did before.
     """
 
     files: int
     brought_back: int
     unreadable: int
     missing: int
+    set_aside: int
 
 
 def read_archived(record_id: str, path: Path) -> InstanceRecord:
@@ -78,7 +80,8 @@ async def reindex(engine: Engine, progress: Callable[[int], None] = lambda _: No
 
     Files that the ledger knows are left as they are, so this may run at any time.
     """
-    read, back, unreadable, group = 0, 0, 0, []
+    read, unreadable, group = 0, 0, []
+    back = aside = 0
     for record_id, path in engine.archive.walk():
         try:
             group.append(await asyncio.to_thread(read_archived, record_id, path))
@@ -88,20 +91,21 @@ async def reindex(engine: Engine, progress: Callable[[int], None] = lambda _: No
             continue
         read += 1
         if len(group) >= _GROUP:
-            back += await _bring_back(engine, group)
-            group = []
+            taken = await _bring_back(engine, group)
+            back, aside, group = back + taken.new, aside + len(taken.aside), []
             progress(read)
-    back += await _bring_back(engine, group)
+    taken = await _bring_back(engine, group)
     progress(read)
     return Reindexed(
         files=read,
-        brought_back=back,
+        brought_back=back + taken.new,
         unreadable=unreadable,
         missing=await reconcile_all(engine),
+        set_aside=aside + len(taken.aside),
     )
 
 
-async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> int:
+async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> Taken:
     """Take in what no row names; a purged instance's file that came back leaves again."""
     ids = [record.record_id for record in records]
     marks = ",".join("?" * len(ids)) or "''"
@@ -112,4 +116,6 @@ async def _bring_back(engine: Engine, records: Sequence[InstanceRecord]) -> int:
     await mark_leaving(engine.ledger, [row["id"] for row in known if row["purged_at"] is not None])
     named = {str(row["id"]) for row in known}
     new = [record for record in records if record.record_id not in named]
-    return await take_records(engine, new, discard=False)
+    taken = await take_in(engine, new, discard=False)
+    await asyncio.to_thread(forget, engine.settings.data_dir, {*ids} - taken.aside)
+    return taken

@@ -16,6 +16,7 @@ from rso.core.errors import RsoError
 from rso.engine.context import Engine
 from rso.engine.disk import spool_bytes, volumes
 from rso.engine.faults import standing_faults
+from rso.engine.set_aside import note_names
 from rso.ledger.active import count_active
 from rso.ledger.exams import now
 from rso.ledger.figures import count_overdue, destination_queues, outbox_states, received_totals
@@ -195,6 +196,8 @@ async def _disk(engine: Engine, registry: CollectorRegistry) -> None:
         low.labels(volume.holds).set(volume.low_water)
     failed = _gauge(registry, "rso_faults", "What is not trusted or waits; /health says what")
     failed.set(len(await asyncio.to_thread(_faults, engine)))
+    aside = _gauge(registry, "rso_set_aside", "Acknowledged, and refused by the database")
+    aside.set(len(await asyncio.to_thread(note_names, engine.settings.data_dir)))
     held = _gauge(registry, "rso_spool_bytes", "Taken by the spool, space laid out ahead included")
     held.set(await asyncio.to_thread(spool_bytes, engine.settings))
 

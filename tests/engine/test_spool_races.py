@@ -131,7 +131,7 @@ async def test_what_a_broken_read_had_gathered_is_taken_in_later(
             raise OSError(errno.EMFILE, "Too many open files")
         return opened(path, *args, **more)
 
-    monkeypatch.setattr("rso.engine.intake_loop.take_records", take)
+    monkeypatch.setattr("rso.engine.intake_loop.take_in", take)
     loop = IntakeLoop(None, tmp_path / "spool")  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", fails)

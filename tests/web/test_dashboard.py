@@ -144,6 +144,20 @@ async def test_health_says_what_is_not_trusted(
 
 
 @ONE_LOOP
+async def test_what_is_set_aside_is_counted(
+    clinics: Engine, client: AsyncTestClient[Litestar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each note is one for Prometheus; the site is ready all the same, for it can take work."""
+    monkeypatch.setattr(monitoring, "may_watch", lambda _request: True)
+    assert "rso_set_aside 0.0" in (await client.get("/metrics")).text
+    folder = clinics.settings.data_dir / "set-aside"
+    folder.mkdir(parents=True)
+    (folder / "a.json").touch()
+    assert "rso_set_aside 1.0" in (await client.get("/metrics")).text
+    assert (await client.get("/health")).status_code == 200
+
+
+@ONE_LOOP
 async def test_metrics(
     clinics: Engine, client: AsyncTestClient[Litestar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
