@@ -66,7 +66,8 @@ def send(
         for text in person:
             email, _, channel = text.partition(":")
             chosen.setdefault(email, []).extend([channel] if channel else own.get(email, []))
-        return await notify_people(engine, exam, chosen, actor=actor(), note=note)
+        told = await notify_people(engine, exam, chosen, actor=actor(), note=note)
+        return told.messages
 
     written = run_with_engine(config, work)
     if not written:

@@ -5,10 +5,11 @@ before it could note that.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from rso.core.exam import Exam, Origin
 from rso.core.notifying import EVENTS, mask, wants
@@ -16,17 +17,24 @@ from rso.core.on_call import needs_a_person, next_on_call
 from rso.engine.context import Engine
 from rso.engine.matters import duty_of, open_matter
 from rso.ledger import Ledger, audit
-from rso.ledger.contacts import people_of_facility, usable_contacts
+from rso.ledger.contacts import (
+    people_of_facilities,
+    people_of_facility,
+    usable_contacts,
+    usable_contacts_of_all,
+)
 from rso.ledger.exams import lock_exams, now
 from rso.ledger.outbox import add_to_outbox
 
 __all__ = [
+    "Told",
     "exam_notes",
     "exam_notifications",
     "keep_note",
     "notify_event",
     "notify_people",
     "reachable",
+    "reachable_at",
     "retry_notification",
     "write_notification",
 ]
@@ -36,12 +44,34 @@ _ONE_PRESS_SECONDS = 30
 _ONE_DIGEST_SECONDS = 600
 
 
+class Told(Struct, frozen=True, kw_only=True):
+    """What became of telling people.
+
+    Attributes:
+        messages: How many were written; 0 where the same was pressed a moment before.
+        people: Addresses of those who are told.
+        left_out: Addresses of those who were chosen, and cannot be told of this exam.
+    """
+
+    messages: int = 0
+    people: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
 async def reachable(engine: Engine, facility: str) -> list[dict[str, Any]]:
     """Technicians and coordinators of a facility with the channels that RSO can use for each."""
+    found = await reachable_at(engine, [facility])
+    return [{name: said for name, said in p.items() if name != "facilities"} for p in found]
+
+
+async def reachable_at(engine: Engine, facilities: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of any of these facilities; ``facilities`` says of which of them each is."""
     found = []
-    for person in await people_of_facility(engine.ledger, facility, ("technician", "coordinator")):
-        contacts = await usable_contacts(engine.ledger, "user", person["email"])
-        channels = [c["channel"] for c in contacts if c["channel"] in engine.plugins.notifiers]
+    roles = ("technician", "coordinator")
+    contacts = await usable_contacts_of_all(engine.ledger, "user")
+    for person in await people_of_facilities(engine.ledger, facilities, roles):
+        own = contacts.get(person["email"], [])
+        channels = [c["channel"] for c in own if c["channel"] in engine.plugins.notifiers]
         if channels:
             found.append(
                 {
@@ -49,6 +79,7 @@ async def reachable(engine: Engine, facility: str) -> list[dict[str, Any]]:
                     "name": person["name"] or person["email"],
                     "role": person["role"],
                     "channels": list(dict.fromkeys(channels)),
+                    "facilities": person["at"],
                 }
             )
     return found
@@ -144,10 +175,11 @@ async def notify_people(
     *,
     actor: str,
     note: str = "",
-) -> int:
+) -> Told:
     """Tell chosen people of an exam, on each of the chosen channels.
 
-    The note stays in RSO, on the exam's page: it may say what a message must not.
+    The note stays in RSO, on the exam's page, whoever can be told: it may say what a message
+    must not. Pressing twice within half a minute is once.
 
     Args:
         engine: The engine.
@@ -155,17 +187,15 @@ async def notify_people(
         chosen: Channels by a person's email; people and channels out of reach are left out.
         actor: Who asks for it.
         note: In words, for those who sign in.
-
-    Returns:
-        How many messages were written; pressing twice within half a minute is once.
     """
     ledger = engine.ledger
     within = {person["email"]: person for person in await reachable(engine, exam.facility)}
-    written = 0
+    written, told = 0, list[str]()
     async with ledger.transaction():
         for email, channels in chosen.items():
-            if email not in within:
+            if not set(channels) & set(within.get(email, {}).get("channels", ())):
                 continue
+            told.append(email)
             contacts = await usable_contacts(ledger, "user", email)
             for channel in dict.fromkeys(channels):
                 own = [c for c in contacts if c["channel"] == channel]
@@ -180,20 +210,23 @@ async def notify_people(
                 )  # fmt: skip
         if written:
             facts = {
-                "people": ", ".join(sorted(set(chosen) & set(within))),
+                "people": ", ".join(sorted(told)),
                 "messages": str(written),
             }
             await audit.append(
                 ledger, actor=actor, action="people notified", facility=exam.facility,
                 exam=exam.number, facts=facts,
             )  # fmt: skip
-            if note:
-                await keep_note(ledger, exam, actor, note)
-    return written
+        await keep_note(ledger, exam, actor, note)
+    left_out = tuple(email for email in chosen if email not in told)
+    return Told(messages=written, people=tuple(told), left_out=left_out)
 
 
 async def keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
-    """Keep a note on an exam, for those who sign in; an empty one is none."""
+    """Keep a note on an exam, for those who sign in.
+
+    An empty one is none, and the same again within half a minute is one.
+    """
     if not (note := note.strip()[:2000]):
         return
     async with ledger.transaction():
@@ -207,8 +240,13 @@ async def _append_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> Non
     await lock_exams(ledger, [exam.id])  # two who write at once are both kept
     rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
     request: dict[str, Any] = msgspec.json.decode(rows[0]["request"] or "{}")
-    said = {"at": now().isoformat(), "by": actor, "note": note}
-    request["notes"] = [*request.get("notes", []), said][-50:]
+    at, before = now(), request.get("notes", [])
+    if before and (before[-1]["by"], before[-1]["note"]) == (actor, note):
+        since = at - datetime.fromisoformat(before[-1]["at"])
+        if since < timedelta(seconds=_ONE_PRESS_SECONDS):
+            return
+    said = {"at": at.isoformat(), "by": actor, "note": note}
+    request["notes"] = [*before, said][-50:]
     await ledger.execute(
         "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(request).decode(), exam.id
     )

@@ -20,11 +20,13 @@ __all__ = [
     "contacts_of",
     "leave",
     "owner_of_leave_key",
+    "people_of_facilities",
     "people_of_facility",
     "remove_contact",
     "save_preferences",
     "set_opted_out",
     "usable_contacts",
+    "usable_contacts_of_all",
 ]
 
 _CODE_MINUTES = 15
@@ -47,17 +49,37 @@ async def usable_contacts(ledger: Ledger, kind: str, owner: str) -> list[dict[st
     return [row for row in rows if row["verified_at"] is not None and not row["opted_out"]]
 
 
+async def usable_contacts_of_all(ledger: Ledger, kind: str) -> dict[str, list[dict[str, Any]]]:
+    """Those that are proven and not opted out, by owner, the preferred first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in await ledger.fetch(
+        "SELECT * FROM contact WHERE owner_kind = ? AND verified_at IS NOT NULL AND NOT opted_out"
+        " ORDER BY owner, position, id",
+        kind,
+    ):
+        found.setdefault(row["owner"], []).append(row)
+    return found
+
+
 async def people_of_facility(
     ledger: Ledger, facility: str, roles: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Users of these roles who act for a facility, and those without a facility of their own."""
+    return await people_of_facilities(ledger, [facility], roles)
+
+
+async def people_of_facilities(
+    ledger: Ledger, facilities: Sequence[str], roles: Sequence[str]
+) -> list[dict[str, Any]]:
+    """As ``people_of_facility`` for any of several; ``at`` says for which of them each acts."""
     rows = await ledger.fetch("SELECT * FROM user_account ORDER BY name, email")
     found = []
     for row in rows:
         own = msgspec.json.decode(row["facilities"], type=list[str])
         everywhere = not own and row["role"] in {"admin", "coordinator", "auditor"}
-        if row["role"] in roles and (facility in own or everywhere):
-            found.append(row)
+        at = [code for code in facilities if everywhere or code in own]
+        if row["role"] in roles and at:
+            found.append({**row, "at": at})
     return found
 
 

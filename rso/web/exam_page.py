@@ -30,6 +30,7 @@ from rso.ledger.images import batches_of, instances_page, middle_of, series_of, 
 from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
+from rso.web.notifying import read_outcome
 from rso.web.page import exam_actions, page
 from rso.web.seen import exam_seen
 
@@ -82,6 +83,7 @@ async def show_exam(
     """
     engine = engine_of(request)
     ledger = engine.ledger
+    messages = await exam_notifications(ledger, exam.id)
     shown = page(
         request,
         "exam.html",
@@ -89,7 +91,8 @@ async def show_exam(
         **more,
         **await _live(request, exam),
         reachable=await reachable(engine, exam.facility),
-        notifications=await exam_notifications(ledger, exam.id),
+        notifications=messages,
+        outcome=read_outcome(request, messages),
         matters=await exam_matters(ledger, exam.id),
         notes=await exam_notes(ledger, exam),
         asked=await asked_of(ledger, exam),

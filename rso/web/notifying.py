@@ -1,6 +1,8 @@
 """Telling people: from an exam, one's own contacts, what became of messages, and leaving."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import NotFoundException
@@ -32,7 +34,7 @@ from rso.ledger.people import too_many
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
 
-__all__ = ["HANDLERS", "chosen_people"]
+__all__ = ["HANDLERS", "chosen_people", "outcome_of", "read_outcome"]
 
 Ask = Request[Any, Any, Any]
 _SENDERS = ("customer", "technician", "coordinator")
@@ -48,18 +50,33 @@ def chosen_people(form: dict[str, str]) -> dict[str, list[str]]:
     return chosen
 
 
+def outcome_of(told: int, left_out: int) -> str:
+    """How many were told, for the address of a page; who, it knows itself."""
+    return urlencode({"told": told, "left_out": left_out})
+
+
+def read_outcome(request: Ask, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What a page says after people were told: who, by the exam's newest messages; or nothing."""
+    counts = [request.query_params.get(name, "") for name in ("told", "left_out")]
+    if not all(text.isascii() and text.isdecimal() and len(text) <= 4 for text in counts):
+        return None
+    people = dict.fromkeys(row["recipient"] for row in rows if row["event"] == "manual")
+    return {"people": list(people)[: int(counts[0])], "left_out": int(counts[1])}
+
+
 @post("/exams/{number:str}/notify", status_code=303)
 async def notify_form(request: Ask, number: FromPath[str]) -> Redirect:
-    """Tell the ticked people of this exam."""
+    """Tell the ticked people of this exam; the page says whom."""
     me = await signed_in(request)
     me.require(*_SENDERS)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     form = await checked_form(request)
-    await notify_people(
+    told = await notify_people(
         engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
     )
-    return Redirect(f"/exams/{exam.number}#notifications", status_code=303)
+    where = f"/exams/{exam.number}?{outcome_of(len(told.people), len(told.left_out))}"
+    return Redirect(f"{where}#notifications", status_code=303)
 
 
 class People(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,8 +93,8 @@ async def api_notify(request: Ask, number: FromPath[str], data: JSONBody[People]
     me.require(*_SENDERS)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    written = await notify_people(engine, exam, data.people, actor=me.person.email, note=data.note)
-    return {"messages": written}
+    told = await notify_people(engine, exam, data.people, actor=me.person.email, note=data.note)
+    return {"messages": told.messages}
 
 
 @get("/api/exams/{number:str}/notifications")

@@ -10,11 +10,12 @@ from litestar.response import Redirect, Template
 from rso.core.errors import RefusedError
 from rso.core.exam import Exam
 from rso.core.number import format_number
+from rso.engine.context import Engine
 from rso.engine.documents import documents_of
 from rso.engine.draft_documents import drop_documents, send_request, sent_exam
 from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import find_exam
-from rso.engine.notify import notify_people
+from rso.engine.notify import exam_notifications, notify_people
 from rso.engine.requests import (
     FIELDS,
     SIDES,
@@ -28,7 +29,7 @@ from rso.ledger.lists import facilities_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
 from rso.web.documents import MOST_BODY
-from rso.web.notifying import chosen_people
+from rso.web.notifying import chosen_people, outcome_of, read_outcome
 from rso.web.page import page
 from rso.web.request_page import WRITERS, form_of, keep_all, show_form
 from rso.web.seen import exam_seen
@@ -62,7 +63,7 @@ async def make_exam(request: Ask) -> Response[Any]:
     if sent := await sent_exam(engine.ledger, of, given.digest):
         await drop_documents(engine, of, given.chosen)
         await drop_draft(engine.ledger, of.account, of.key)
-        return _made(sent)
+        return await _made(engine, sent, form)
     asked = read_request(form)
     problems: dict[str, str | Sequence[str]] = dict(asked.problems)
     mine = await facilities_of(engine.ledger, me.person.facilities)
@@ -90,11 +91,17 @@ async def make_exam(request: Ask) -> Response[Any]:
         await notify_people(
             engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
         )
-    return _made(exam)
+    return await _made(engine, exam, form)
 
 
-def _made(exam: Exam) -> Redirect:
-    return Redirect(f"/exams/{exam.number}/created", status_code=303)
+async def _made(engine: Engine, exam: Exam, form: dict[str, str]) -> Redirect:
+    """The page of its number, which says who was told; the same for a form that came twice."""
+    where = f"/exams/{exam.number}/created"
+    if chosen := chosen_people(form):
+        rows = await exam_notifications(engine.ledger, exam.id)
+        told = {row["recipient"] for row in rows if row["event"] == "manual"} & set(chosen)
+        where = f"{where}?{outcome_of(len(told), len(chosen) - len(told))}"
+    return Redirect(where, status_code=303)
 
 
 def _shown(exams: Sequence[Exam]) -> list[dict[str, Any]]:
@@ -107,8 +114,9 @@ async def _coded(request: Ask, template: str, number: str, **more: Any) -> Templ
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
     await exam_seen(request, me, exam, template.removesuffix(".html"))
+    outcome = read_outcome(request, await exam_notifications(ledger, exam.id))
     return page(
-        request, template, me, exam=exam, shown=format_number(exam.number),
+        request, template, me, outcome=outcome, exam=exam, shown=format_number(exam.number),
         qr=qr_svg(exam.number), barcode=barcode_svg(exam.number),
         asked=await asked_of(ledger, exam), documents=await documents_of(ledger, exam),
         can_upload="http_upload" in request.app.state.receivers, **more,
@@ -117,7 +125,7 @@ async def _coded(request: Ask, template: str, number: str, **more: Any) -> Templ
 
 @get("/exams/{number:str}/created")
 async def created(request: Ask, number: FromPath[str]) -> Template:
-    """The exam number, large."""
+    """The exam number, large, and who was told of it."""
     return await _coded(request, "created.html", number)
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from rso.core.errors import NoSpaceError, RefusedError
 from rso.engine.documents import MOST_BYTES
 from rso.engine.draft_documents import Form, draft_documents, keep_document
-from rso.engine.notify import reachable
+from rso.engine.notify import reachable_at
 from rso.engine.requests import FIELDS, SIDES
 from rso.ledger import new_id
 from rso.ledger.drafts import DRAFT_DAYS, save_draft
@@ -123,13 +123,10 @@ async def show_form(
     """The request form; with problems it is answered with 422."""
     engine = engine_of(request)
     facilities = await facilities_of(engine.ledger, me.person.facilities)
-    people: dict[str, dict[str, Any]] = {}
-    for facility in facilities[:20]:
-        for person in await reachable(engine, facility["code"]):
-            people[person["email"]] = person
+    people = await reachable_at(engine, [facility["code"] for facility in facilities])
     made = page(
         request, "new.html", me, facilities=facilities, form=form, problems=problems or {},
-        reachable=list(people.values()), sides=SIDES, days=DRAFT_DAYS, key=of.key,
+        reachable=people, sides=SIDES, days=DRAFT_DAYS, key=of.key,
         kept=await draft_documents(engine.ledger, of), at_once=3 * MOST_BYTES >> 20, **more,
     )  # fmt: skip
     if problems or more.get("duplicates"):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import requests
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from rso.testing.site import Site
+from rso.testing.browser import sign_in
+from rso.testing.site import Site, free_port
 
 Visit = Callable[..., Page]
 
@@ -186,3 +187,38 @@ def test_documents_without_a_script(site: Site, visit: Visit, tmp_path: Path) ->
     number = page.locator("#number").inner_text().replace("-", "")
     page.goto(f"{base}/exams/{number}")
     expect(page.locator(".documents li")).to_have_count(1)
+
+
+def test_people_of_the_chosen_facility(tmp_path: Path, browser: Browser) -> None:
+    """Those of another one are out of sight and are not sent, ticked or not."""
+    made = Site(
+        tmp_path, free_port(), f"plugins.email.url=mailto://127.0.0.1:{free_port()}?from=a@b.org"
+    )
+    people = tmp_path / "people.toml"
+    for name, role, at in (
+        ("n", "technician", '"NORTH"'), ("s", "technician", '"SOUTH"'), ("all", "coordinator", ""),
+    ):  # fmt: skip
+        with people.open("a") as file:
+            file.write(
+                f'[[user]]\nemail = "{name}@example.org"\nrole = "{role}"\nfacilities = [{at}]\n'
+                f'contacts = [{{ channel = "email", address = "{name}@example.org" }}]\n'
+            )
+    made.rso("load", str(people), "--json")
+    made.start("web")
+    page = browser.new_page()
+    sign_in(page, f"http://127.0.0.1:{made.web}", made.admin["email"], made.admin["password"])
+    page.goto(f"http://127.0.0.1:{made.web}/exams/new")
+    north, south = (page.locator(f"[name='notify:{who}@example.org:email']") for who in ("n", "s"))
+    page.select_option("#facility", "SOUTH")
+    expect(north).to_be_hidden()
+    south.check()
+    page.select_option("#facility", "NORTH")
+    expect(south).to_be_hidden()
+    expect(page.locator("[name='notify:all@example.org:email']")).to_be_visible()
+    north.check()
+    page.fill("[name=family]", "DOE")
+    page.fill("[name=indication]", "pain")
+    page.click("button.main:has-text('Create exam')")
+    expect(page.locator(".saved")).to_have_text("Told: n@example.org.")
+    expect(page.locator("[role=alert]")).to_have_count(0)
+    assert made.stop() == 0

@@ -21,6 +21,7 @@ from rso.engine.notify import (
     notify_event,
     notify_people,
     reachable,
+    reachable_at,
     retry_notification,
 )
 from rso.ledger import new_id
@@ -49,6 +50,26 @@ async def test_people_are_told_once_and_privately(world: Any) -> None:
     assert [n["note"] for n in notes] == ["Jane Doe is in pain"]
     people = await reachable(world.engine, "NORTH")
     assert {p["email"] for p in people} == {"tech@example.org", "boss@example.org"}
+
+
+async def test_a_note_stays_whoever_can_be_told(world: Any) -> None:
+    """Another facility's person, a stranger, another channel: each is said to be left out."""
+    exam = await world.exam()
+    chosen = {"south@example.org": ["sms"], "nobody@example.org": ["sms"],
+              "boss@example.org": ["sms"]}  # fmt: skip
+    told = await notify_people(world.engine, exam, chosen, actor="c", note="waits in room 2")
+    assert (told.messages, told.people, told.left_out) == (0, (), tuple(chosen))
+    assert [n["note"] for n in await exam_notes(world.ledger, exam)] == ["waits in room 2"]
+    for messages in (1, 0):  # pressed twice: the same people, one message
+        told = await notify_people(
+            world.engine, exam, {"tech@example.org": ["sms"], **chosen}, actor="c"
+        )
+        assert (told.messages, told.people) == (messages, ("tech@example.org",))
+    both = {
+        p["email"]: p["facilities"] for p in await reachable_at(world.engine, ["NORTH", "SOUTH"])
+    }
+    assert both == {"tech@example.org": ["NORTH"], "south@example.org": ["SOUTH"],
+                    "boss@example.org": ["NORTH", "SOUTH"]}  # fmt: skip
 
 
 async def test_an_event_is_told_once(world: Any) -> None:

@@ -9,8 +9,23 @@
     "not-male": () => value("sex") !== "M" || value("pregnancy"),
   };
   const fit = () => form.querySelectorAll("[data-when]").forEach((part) => { part.hidden = !rules[part.dataset.when](); });
-  form.addEventListener("input", fit);
+  // Only people of the chosen facility can be told: those of others are not sent.
+  const people = form.querySelector("#people");
+  const gather = () => {
+    if (!people) return;
+    let some = false;
+    people.querySelectorAll("[data-at]").forEach((row) => {
+      const here = row.dataset.at.split(" ").includes(value("facility"));
+      row.hidden = !here;
+      row.querySelectorAll("input").forEach((box) => { box.disabled = !here; });
+      some = some || here;
+    });
+    people.hidden = !some;
+    document.getElementById("no-people").hidden = some;
+  };
+  form.addEventListener("input", () => { fit(); gather(); });
   fit();
+  gather();
   const wrong = form.querySelector("[aria-invalid]");
   if (wrong) wrong.focus();
 

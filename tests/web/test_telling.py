@@ -1,0 +1,84 @@
+"""Telling people from the form and the exam's page: who can be told, and what is said of it."""
+
+from typing import Any
+
+import pytest
+from httpx import Response
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from rso.ledger.site import load_site
+
+Client = AsyncTestClient[Litestar]
+SITE: dict[str, Any] = {
+    "facility": [{"code": f"F{n:02}"} for n in range(25)] + [{"code": "SOUTH"}],
+    "user": [
+        {"email": "north@example.org", "role": "technician", "facilities": ["NORTH"],
+         "contacts": [{"channel": "email", "address": "north@example.org"}]},
+        {"email": "south@example.org", "role": "technician", "facilities": ["SOUTH"],
+         "contacts": [{"channel": "email", "address": "south@example.org"}]},
+        {"email": "all@example.org", "role": "coordinator",
+         "contacts": [{"channel": "email", "address": "all@example.org"}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def mailing(make_web: Any) -> Client:
+    """The application with the email plugin, and a site of many facilities."""
+    client: Client = await make_web(
+        '[plugins.http_upload]\n[plugins.email]\nurl = "mailto://127.0.0.1:1?from=rso@example.org"\n'
+    )
+    await load_site(client.app.state.engine.ledger, SITE)
+    return client
+
+
+async def test_the_form_says_whose_people_they_are(mailing: Client, enter: Any) -> None:
+    """Of all of one's facilities, however many; of one facility alone there is nothing to say."""
+    shown = (await mailing.get("/exams/new", headers=await enter(mailing, "coordinator"))).text
+    assert '<tr data-at="SOUTH">' in shown
+    assert '<td data-label="Facility">every one</td>' in shown
+    alone = await enter(mailing, email="tech@example.org")
+    shown = (await mailing.get("/exams/new", headers=alone)).text
+    assert "notify:north@example.org:email" in shown
+    assert "south@example.org" not in shown
+    assert "data-at" not in shown
+
+
+async def send(client: Client, me: dict[str, str], path: str, form: dict[str, str]) -> Response:
+    """Post a form; the page that it leads to."""
+    sent = await client.post(path, headers=me, data=form, follow_redirects=False)
+    assert sent.status_code == 303, sent.text
+    return await client.get(sent.headers["location"], headers=me)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (["north"], "Told: north@example.org."),
+        (["south"], "Nobody could be told: only people of NORTH"),
+        (["north", "south"], "1 of those you chose cannot be told: only people of NORTH"),
+    ],
+)
+async def test_whom_an_exam_was_told(
+    mailing: Client, enter: Any, chosen: list[str], said: str
+) -> None:
+    """With the request, with the same form again, and from the exam's page; the note stays."""
+    me = await enter(mailing, "coordinator")
+    boxes = {f"notify:{name}@example.org:email": "on" for name in chosen}
+    form = {"facility": "NORTH", "family": "DOE", "indication": "pain", "note": "in room 2",
+            "draft": "0190a1b2-0000-7000-8000-000000000001", **boxes}  # fmt: skip
+    for _ in range(2):
+        made = await send(mailing, me, "/exams/new", form)
+        assert made.url.path.endswith("/created")
+        assert said in made.text
+        assert "@" not in str(made.url.query)
+    exam = made.url.path.removesuffix("/created")
+    assert (await mailing.get(exam, headers=me)).text.count("in room 2") == 1
+    told = await send(mailing, me, f"{exam}/notify", {**boxes, "note": "and waits"})
+    assert said in told.text
+    assert "and waits" in told.text
+    # An address of a page by itself says nothing.
+    assert "Told:" not in (await mailing.get(f"{exam}?told=x", headers=me)).text
+    nobody = await send(mailing, me, f"{exam}/notify", {"note": "later"})
+    assert "Nobody was chosen" in nobody.text
