@@ -3,6 +3,7 @@
 import struct
 from typing import NamedTuple
 
+from rso.core.printable import printable
 from rso.core.transport import Buffer
 from rso.dicom.wire import WireError
 
@@ -39,7 +40,7 @@ class Command(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer."""
+    """An answer; its comment holds no control characters."""
 
     field: int
     message_id: int
@@ -94,7 +95,7 @@ def read_response(data: Buffer) -> Response:
         WireError: It is broken or lacks what every answer has.
     """
     found = _elements(data)
-    comment = found.get(0x0902, b"").decode("ascii", "replace").strip(" \0")
+    comment = printable(found.get(0x0902, b"").decode("ascii", "replace"))
     return Response(_number(found, 0x0100), _number(found, 0x0120), _number(found, 0x0900), comment)
 
 

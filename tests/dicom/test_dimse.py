@@ -1,8 +1,10 @@
 """RSO's command sets are pynetdicom's, byte for byte."""
 
 import contextlib
+import struct
 from io import BytesIO
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom import dimse_messages
@@ -59,3 +61,23 @@ def test_hostile_command_sets(data: bytes) -> None:
     """Random bytes are a broken command set, and nothing worse."""
     with contextlib.suppress(WireError):
         read_command(data)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (b"out of\0 disk", "out of disk"),
+        (b"\x1b[31mno\x1b[0m\r\n", "[31mno[0m"),
+        (b" a b\0", "a b"),
+    ],
+)
+def test_an_error_comment_is_what_can_be_kept(said: bytes, read: str) -> None:
+    """Control characters of a PACS' Error Comment (0000,0902) go no further, wherever they are."""
+    made = primitive(MessageIDBeingRespondedTo=7, Status=0xA700, ErrorComment="x")
+    message = dimse_messages.C_STORE_RSP()
+    message.primitive_to_message(made)
+    padded = said + b"\0" * (len(said) % 2)
+    comment = struct.pack("<HHL", 0, 0x0902, len(padded)) + padded
+    data = command_set(message).replace(struct.pack("<HHL", 0, 0x0902, 2) + b"x ", comment)
+    response = read_response(data)
+    assert (response.status, response.comment) == (0xA700, read)
