@@ -4,10 +4,11 @@ import contextlib
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
@@ -34,6 +35,7 @@ __all__ = ["MOST_CONTEXTS", "Requestor"]
 
 MOST_CONTEXTS = 128
 _CHUNK = 1 << 20
+_MOST_ANSWER = 64 << 10
 _REASONS = {
     (1, 1): "no reason given",
     (1, 2): "application context not supported",
@@ -146,10 +148,21 @@ class Requestor:
         Raises:
             KeyError: No presentation context was accepted for it.
             TransientTransportError: The connection broke.
+            PermanentTransportError: A piece cannot be read; the association is aborted.
         """
         context_id = self.contexts[sop_class_uid, transfer_syntax_uid]
         self._message_id = self._message_id % 0xFFFF + 1
         command = write_store_request(self._message_id, sop_class_uid, sop_instance_uid)
+        try:
+            self._send_message(context_id, command, pieces)
+        except PermanentTransportError:
+            self._abort()  # the peer waits for the rest of a dataset, and there is none
+            raise
+        return self._response()
+
+    def _send_message(
+        self, context_id: int, command: bytes, pieces: Sequence[bytes | Piece]
+    ) -> None:
         parts = wire.data_pdus(context_id, command, self.most, is_command=True)
         left = sum(p.length if isinstance(p, Piece) else len(p) for p in pieces)
         room = self._room()
@@ -171,7 +184,6 @@ class Requestor:
                         )
                         self._link.send(parts, self._answer_seconds)
                         parts, used = [], 0
-        return self._response()
 
     def _room(self) -> int:
         """Bytes of the chunk that fill whole PDUs."""
@@ -179,17 +191,21 @@ class Requestor:
         return max(_CHUNK // each, 1) * each if each <= _CHUNK else _CHUNK
 
     def _response(self) -> Response:
+        """The answer to the message that was sent, all of it within the patience for one."""
         command = bytearray()
+        until = time.monotonic() + self._answer_seconds
         while True:
-            kind, length = self._link.read_head(self._answer_seconds)
+            kind, length = self._link.read_head(until - time.monotonic(), whole=True)
             if kind != wire.DATA:
                 self._link.read_body(length)
                 raise WireError("the association was aborted by the peer")
             for fragment in self._link.fragments():
                 start = len(command)
+                if not fragment.is_command or start + fragment.length > _MOST_ANSWER:
+                    raise WireError("an answer is no command set, or too long")
                 command += bytes(fragment.length)
                 self._link.read_into(memoryview(command)[start:])
-                if fragment.is_command and fragment.is_last:
+                if fragment.is_last:
                     response = read_response(command)
                     if response.message_id != self._message_id:
                         raise WireError("an answer to another message")
@@ -204,6 +220,14 @@ class Requestor:
                 self._link.read_body(length)
         except (TransientTransportError, OSError):
             pass
+        self._link.close()
+
+    def _abort(self) -> None:
+        """A-ABORT (PS3.8 9.3.8), and close."""
+        pdu = A_ABORT_RQ()
+        pdu.source, pdu.reason_diagnostic = 0, 0
+        with contextlib.suppress(WireError, OSError):
+            self._link.send([pdu.encode()], 2.0)
         self._link.close()
 
     def close(self) -> None:
@@ -221,16 +245,23 @@ def _opened(piece: bytes | Piece) -> Iterator[Callable[[int, memoryview], None]]
 
         yield copy
         return
-    with piece.path.open("rb", buffering=0) as file:
+    try:
+        file = piece.path.open("rb", buffering=0)
+    except OSError as exc:
+        raise PermanentTransportError("its archive file cannot be read") from exc
 
-        def read(offset: int, target: memoryview) -> None:
-            done = 0
-            while done < len(target):
+    def read(offset: int, target: memoryview) -> None:
+        done = 0
+        while done < len(target):
+            try:
                 count = os.preadv(file.fileno(), [target[done:]], piece.offset + offset + done)
-                if not count:
-                    raise PermanentTransportError("an archive file is cut short")
-                done += count
+            except OSError as exc:
+                raise PermanentTransportError("its archive file cannot be read") from exc
+            if not count:
+                raise PermanentTransportError("its archive file is cut short")
+            done += count
 
+    with file:
         yield read
 
 

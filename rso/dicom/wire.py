@@ -122,13 +122,17 @@ class Wire:
         while self._end < count:
             self._end += self._receive(self._view[self._end :])
 
-    def read_head(self, seconds: float) -> tuple[int, int]:
-        """Type and length of the next PDU, waited for at most ``seconds``."""
-        self._deadline = time.monotonic() + seconds
+    def read_head(self, seconds: float, *, whole: bool = False) -> tuple[int, int]:
+        """Type and length of the next PDU, waited for at most ``seconds``.
+
+        The rest of it may take as long again as a slow line needs, but where ``whole`` is true.
+        """
+        until = self._deadline = time.monotonic() + seconds
         self._need(6)
         kind, length = _HEAD.unpack_from(self._buffer, self._start)
         self._start += 6
-        self._deadline = time.monotonic() + _GRACE_SECONDS + length / _SLOWEST
+        slow = time.monotonic() + _GRACE_SECONDS + length / _SLOWEST
+        self._deadline = min(until, slow) if whole else slow
         if kind == DATA:
             if length > MOST_RECEIVED + 6:
                 raise WireError("a P-DATA is longer than was negotiated")

@@ -7,6 +7,7 @@ from msgspec import Struct, structs
 
 from rso.core.coercion import Coercion
 from rso.core.egress import coercion_for, default_egress
+from rso.core.errors import PermanentTransportError
 from rso.core.exam import Exam
 from rso.core.routing import Destination
 from rso.core.transport import Outgoing, Piece
@@ -92,9 +93,13 @@ class Preparer:
         """Open one parcel; blocks on the disk.
 
         Raises:
-            RsoError: The identity cannot be written into this instance's header.
+            RsoError: The identity cannot be written into this instance's header, or the archive
+                file is shorter than it was.
             OSError: The archive file cannot be read.
         """
+        # Before a destination is asked for anything: a file that went is no fault of its link.
+        if parcel.path.stat().st_size < parcel.offset + parcel.size:
+            raise PermanentTransportError("its archive file is cut short")
         whole = Piece(path=parcel.path, offset=parcel.offset, length=parcel.size)
         pieces: tuple[bytes | Piece, ...] = (whole,)
         if self._destination.egress != "passthrough" or parcel.correct or self._has_coercers():

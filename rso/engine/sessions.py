@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rso.core.errors import PermanentTransportError, RsoError, TransientTransportError
+from rso.core.printable import printable
 from rso.core.transport import Outcome, Sender, SenderSession, SendResult
 from rso.engine.outgoing import Parcel, Preparer
 
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 _IDLE_SECONDS = 3.0
 _REFUSED_SECONDS = 30.0
 _JOIN_SECONDS = 30.0
+_MOST_CODE = 16
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -139,7 +141,7 @@ class _Worker:
             outgoing = of._preparer.outgoing(parcel)
         except Exception as exc:  # stops this instance, and not the thread of all
             reason = _reason(parcel, exc)
-            of._answer(parcel, SendResult(outcome=Outcome.STOPPED, code="local", reason=reason))
+            self._answer(parcel, SendResult(outcome=Outcome.STOPPED, code="local", reason=reason))
             return True
         if self._session is not None and parcel.pair not in self._offered:
             self.close()
@@ -147,15 +149,22 @@ class _Worker:
             return False
         assert self._session is not None
         try:
-            of._answer(parcel, self._session.send(outgoing))
+            self._answer(parcel, self._session.send(outgoing))
         except TransientTransportError as exc:
             self._drop(parcel, str(exc))
         except PermanentTransportError as exc:
-            of._answer(parcel, SendResult(outcome=Outcome.STOPPED, code="refused", reason=str(exc)))
+            self.close()  # perhaps in the middle of this instance: the next would be part of it
+            result = SendResult(outcome=Outcome.STOPPED, code="refused", reason=str(exc))
+            self._answer(parcel, result)
         except Exception as exc:  # a sender's own fault must not end the courier
             log.exception("sender failed")
             self._drop(parcel, f"{type(exc).__name__} in the sender")
         return True
+
+    def _answer(self, parcel: Parcel, result: SendResult | Fault) -> None:
+        """Report; what no row can hold is left out, for it would take others' answers along."""
+        reason, code = printable(result.reason), printable(result.code)[:_MOST_CODE]
+        self._of._answer(parcel, structs.replace(result, reason=reason, code=code))
 
     def _connect(self, parcel: Parcel) -> bool:
         of = self._of
@@ -168,7 +177,7 @@ class _Worker:
                 log.exception("sender failed")
                 reason = f"{type(exc).__name__} in the sender"
             if of._may_open():
-                of._answer(parcel, Fault(item=False, reason=reason))
+                self._answer(parcel, Fault(item=False, reason=reason))
             else:
                 of._alone_until = time.monotonic() + _REFUSED_SECONDS
                 of._queue.put((parcel.priority, next(of._order), parcel))
@@ -179,7 +188,7 @@ class _Worker:
 
     def _drop(self, parcel: Parcel, reason: str) -> None:
         self.close()
-        self._of._answer(parcel, Fault(item=True, reason=reason))
+        self._answer(parcel, Fault(item=True, reason=reason))
 
     def close(self) -> None:
         """End the session, if there is one."""

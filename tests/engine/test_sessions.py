@@ -2,10 +2,14 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rso.core.errors import TransientTransportError
+from rso.core.routing import Destination
 from rso.core.transport import Outcome, SendResult
+from rso.engine import outgoing as outgoing_module
 from rso.engine.sessions import Fault, SessionThreads
 
 
@@ -122,7 +126,8 @@ class Choosy(Link):
 
     def send(self, outgoing: Any) -> SendResult:
         """Stopped, where its pair was not asked for."""
-        known = outgoing.pair in self.opened[-1]
+        pair = getattr(outgoing, "pair", ("1.2", "1.2"))
+        known = pair in self.opened[-1]
         outcome = Outcome.ACKNOWLEDGED if known else Outcome.STOPPED
         return SendResult(outcome=outcome, code="0000" if known else "context")
 
@@ -141,3 +146,62 @@ def test_pairs_beyond_the_most_wait_for_the_next_session() -> None:
     threads.close()
     assert {answer.outcome for answer in answers} == {Outcome.ACKNOWLEDGED}
     assert [len(pairs) for pairs in link.opened] == [3, 3, 2]
+
+
+def test_what_a_sender_says_fits_a_row() -> None:
+    """No NUL and no control character of a peer gets further, and no code longer than its column.
+
+    One such answer could not be written down on PostgreSQL: all of its group would be sent again.
+    """
+
+    class Rude(Link):
+        def send(self, outgoing: Any) -> SendResult:
+            if outgoing.instance == "fault":
+                raise TransientTransportError("went\0 away\r\n")
+            return SendResult(outcome=Outcome.STOPPED, code="A\x007" * 20, reason="no\0 room\x1b")
+
+    answers: list[Any] = []
+    link: Any = Rude("")
+    preparer: Any = Preparer()
+    threads = SessionThreads(link, preparer, lambda _parcel, result: answers.append(result))
+    parcels: Any = [Parcel(), Parcel()]
+    parcels[1].instance = "fault"
+    threads.put(parcels)
+    eventually(lambda: len(answers) == 2)
+    threads.close()
+    assert [(a.code, a.reason) for a in answers] == [("A7" * 8, "no room"), ("fault", "went away")]
+
+
+def test_a_file_that_left_the_archive_is_no_fault_of_the_link(tmp_path: Path) -> None:
+    """Gone or cut: its instance is stopped with the reason, and the session goes on."""
+    answers: list[Any] = []
+    link = Choosy()
+    engine: Any = SimpleNamespace(plugins=SimpleNamespace(calls=lambda _hook: []))
+    destination = Destination(code="D", radiologist="R", sender="s", egress="passthrough")
+    (tmp_path / "cut").write_bytes(bytes(99))
+    (tmp_path / "whole").write_bytes(bytes(100))
+    exam: Any = None
+    parcels = [
+        outgoing_module.Parcel(
+            item=name, delivery="", instance="", attempts=0, priority=0, sop_class_uid="1.2",
+            sop_instance_uid="1.2", transfer_syntax_uid="1.2", path=tmp_path / name, offset=10,
+            size=90, exam=exam, correct=False,
+        )
+        for name in ("whole", "gone", "cut", "whole")
+    ]  # fmt: skip
+    sender: Any = link
+    threads = SessionThreads(
+        sender,
+        outgoing_module.Preparer(engine, destination),
+        lambda _parcel, result: answers.append(result),
+    )
+    threads.put(parcels)
+    eventually(lambda: len(answers) == 4)
+    threads.close()
+    assert [(a.code, a.reason) for a in answers] == [
+        ("0000", ""),
+        ("local", "its archive file cannot be read"),
+        ("local", "its archive file is cut short"),
+        ("0000", ""),
+    ]
+    assert len(link.opened) == 1

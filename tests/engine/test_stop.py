@@ -156,6 +156,8 @@ async def way(
         "patient_name": "", "kind": "technician", "table_row": 0, "decision": "{}",
     }])  # fmt: skip
     keys = [new_id() for _ in range(COUNT)]
+    for key in keys:
+        engine.archive.put(key, b"x")
     await ledger.insert_rows(tables.Instance, [{
         "id": key, "facility": "NORTH", "study": study, "sop_instance_uid": f"1.2.{n}",
         "sop_class_uid": "1", "series_instance_uid": "1", "transfer_syntax_uid": "1",

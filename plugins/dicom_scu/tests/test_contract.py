@@ -1,12 +1,19 @@
 """The SCU keeps the senders' contract."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from msgspec import structs
 from rso_dicom_scu.plugin import DicomScu, DicomScuConfig, DicomScuOptions
 
-from rso.plugins import Outcome, PermanentTransportError, Sender
+from rso.engine.sessions import SessionThreads
+from rso.plugins import Outcome, Outgoing, PermanentTransportError, Piece, Sender
 from rso.testing.contracts import SenderContract
 from rso.testing.pacs import Pacs
+from rso.testing.site import wait_for
+from rso.testing.study import CT_IMAGE_STORAGE, tiny_dataset
 
 
 class TestDicomScu(SenderContract):
@@ -61,6 +68,53 @@ class TestDicomScu(SenderContract):
         assert session.send(one).outcome is Outcome.ACKNOWLEDGED
         session.close()
         assert len(pairs) == 128
+
+
+class Ready:
+    """Has what it is asked for."""
+
+    def outgoing(self, parcel: Any) -> Outgoing:
+        """The parcel's."""
+        made: Outgoing = parcel.outgoing
+        return made
+
+
+def test_a_file_that_ends_while_it_is_sent_stops_alone(tmp_path: Path) -> None:
+    """Its message is broken off; what comes after it is whole, and no part of it."""
+    pacs = Pacs()
+    options = DicomScuOptions(ae_title="PACS", host="127.0.0.1", port=pacs.start())
+    (tmp_path / "cut").write_bytes(bytes(2 << 20))
+    sound = tiny_dataset("1.2.3")
+    sent: list[tuple[bytes | Piece, ...]] = [
+        (Piece(path=tmp_path / "cut", offset=0, length=3 << 20),),
+        (b"\0" * (2 << 20), Piece(path=tmp_path / "gone", offset=0, length=1)),
+        (sound,),
+    ]
+    parcels: Any = []
+    for number, pieces in enumerate(sent, 1):
+        one = Outgoing(
+            sop_class_uid=CT_IMAGE_STORAGE,
+            sop_instance_uid=f"1.2.{number}",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            pieces=pieces,
+        )
+        pair = one.sop_class_uid, one.transfer_syntax_uid
+        parcels.append(SimpleNamespace(priority=0, pair=pair, instance="", outgoing=one))
+    answers: list[Any] = []
+    preparer: Any = Ready()
+    sessions = SessionThreads(
+        DicomScu(DicomScuConfig(), options), preparer, lambda _, result: answers.append(result)
+    )
+    sessions.put(parcels)
+    wait_for(lambda: len(answers) == 3, 20)
+    sessions.close()
+    pacs.stop()
+    assert [(a.outcome, a.reason) for a in answers] == [
+        (Outcome.STOPPED, "its archive file is cut short"),
+        (Outcome.STOPPED, "its archive file cannot be read"),
+        (Outcome.ACKNOWLEDGED, ""),
+    ]
+    assert {uid: r.dataset for uid, r in pacs.by_uid().items()} == {"1.2.3": sound}
 
 
 def test_link_local_addresses_are_refused() -> None:
