@@ -87,7 +87,9 @@ async def _list(request: Ask, me: Identity, form: dict[str, str]) -> dict[str, A
         engine.ledger, me.person.facilities, wanted, at=at, limit=_PAGE,
         cursor=form.get("to", form.get("cursor", "")),
     )  # fmt: skip
+    there = bool(found.exams) or bool(await facilities_of(engine.ledger, me.person.facilities))
     return {
+        "facility_there": there,
         "rows": [_shown(exam, at) for exam in found.exams],
         "grouped": wanted.sort == "urgency" and not wanted.search and not wanted.status,
         "page": found,

@@ -5,6 +5,8 @@ const body = document.body;
 document.addEventListener("htmx:configRequest", (event) => {
   const by = event.detail.triggeringEvent;
   if (!by || !by.isTrusted) event.detail.headers["X-Unattended"] = "1";
+  // The token of now, where what the page was made with is of a session before.
+  if (body.dataset.csrf) event.detail.headers["X-CSRF-Token"] = body.dataset.csrf;
 });
 if (body.dataset.idle) {
   const idle = Number(body.dataset.idle) * 1000;
