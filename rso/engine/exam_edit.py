@@ -8,7 +8,7 @@ from msgspec import structs
 
 from rso.core.exam import Exam, Patient, Priority
 from rso.core.matching import Action
-from rso.core.names import read_name, search_key
+from rso.core.names import read_name
 from rso.engine.context import Engine
 from rso.engine.exams import note_exam
 from rso.engine.matcher import decide_study, match_study
@@ -17,7 +17,7 @@ from rso.engine.requests import UNKNOWN_PATIENT, change_request
 from rso.engine.router import stop_study
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
-from rso.ledger.exams import now
+from rso.ledger.exams import name_key, now
 
 __all__ = ["edit_exam"]
 
@@ -79,7 +79,7 @@ async def _update(engine: Engine, exam: Exam) -> None:
         patient.issuer_of_patient_id,
         patient.birth_date,
         patient.sex,
-        search_key(patient.name),
+        name_key(patient.name),
         exam.priority.rank,
         exam.modality,
         exam.body_part,

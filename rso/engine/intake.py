@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from rso.core.exam import ExamStatus
 from rso.core.matching import IncomingStudy, identity_key
 from rso.core.transport import Provenance
+from rso.dicom.elements import is_uid
 from rso.engine.archive import file_digest, instance_digest
 from rso.engine.context import Engine
 from rso.engine.matcher import hold_conflicts, link_study, match_study
@@ -317,9 +318,9 @@ def _row(arrival: _Arrival, facility: str, study_id: str, at: datetime) -> dict[
         "facility": facility,
         "study": study_id,
         "sop_instance_uid": header.sop_instance_uid,
-        "sop_class_uid": header.sop_class_uid,
+        "sop_class_uid": _uid(header.sop_class_uid),
         "series_instance_uid": header.series_instance_uid,
-        "transfer_syntax_uid": header.transfer_syntax_uid,
+        "transfer_syntax_uid": _uid(header.transfer_syntax_uid),
         "digest": arrival.digest,
         "size": record.size,
         "dataset_offset": record.dataset_offset,
@@ -332,6 +333,12 @@ def _row(arrival: _Arrival, facility: str, study_id: str, at: datetime) -> dict[
         "batch": record.batch_id,
         "received_at": at,
     }
+
+
+def _uid(text: str) -> str:
+    # A record of the spool may be older than the check of what comes in; without a UID its
+    # instance is kept, and stopped where it would be sent.
+    return text if is_uid(text) else ""
 
 
 async def _take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> None:

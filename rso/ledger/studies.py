@@ -12,10 +12,9 @@ import msgspec
 
 from rso.core.exam import Exam, ExamStatus, Patient
 from rso.core.matching import Candidate, Decision, IncomingStudy, LinkedStudy, identity_key
-from rso.core.names import search_key
 from rso.core.transport import Kind
 from rso.ledger import Ledger, new_id, tables
-from rso.ledger.exams import OPEN_STATUSES, exam_from_row, now
+from rso.ledger.exams import OPEN_STATUSES, exam_from_row, name_key, now
 
 __all__ = [
     "candidates_for",
@@ -74,7 +73,7 @@ async def upsert_studies(
                 "birth_date": study.patient.birth_date,
                 "sex": study.patient.sex,
                 "undecodable": study.undecodable,
-                "name_key": search_key(study.patient.name),
+                "name_key": name_key(study.patient.name),
                 "accession_number": study.accession_number,
                 "modality": study.modality,
                 "body_part": study.body_part,

@@ -97,7 +97,7 @@ class Exam(Table, tablename="exam"):
     issuer_of_patient_id = Varchar(64, default="")
     birth_date = Varchar(8, default="")
     sex = Varchar(1, default="")
-    name_key = Varchar(400, default="")  # core.names.search_key(patient_name)
+    name_key = Varchar(400, default="")  # ledger.exams.name_key(patient_name)
     accession_number = Varchar(64, default="")
     modality = Varchar(16, default="")
     body_part = Varchar(64, default="")
