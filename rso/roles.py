@@ -23,6 +23,7 @@ import uvloop
 
 from rso.core.errors import ConfigError, PluginError, RsoError
 from rso.core.transport import Connection, Receiver, ReceiverContext, Source
+from rso.engine.again import run_again
 from rso.engine.context import Engine, open_engine
 from rso.engine.dispatch import Dispatcher
 from rso.engine.document_sweep import run_document_sweep
@@ -165,11 +166,11 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
         intake = IntakeLoop(engine, settings.data_dir / "spool")
         loops: list[Coroutine[None, None, None]] = [
             intake.run(stop),
-            run_settle(engine, stop),
-            run_turnaround(engine, stop),
-            run_outbox(engine, owner, stop),
-            run_notifications(engine, owner, stop),
-            run_escalation(engine, owner, stop),
+            run_again(lambda: run_settle(engine, stop), stop, what="settling"),
+            run_again(lambda: run_turnaround(engine, stop), stop, what="turnaround"),
+            run_again(lambda: run_outbox(engine, owner, stop), stop, what="outbox"),
+            run_again(lambda: run_notifications(engine, owner, stop), stop, what="notifications"),
+            run_again(lambda: run_escalation(engine, owner, stop), stop, what="escalation"),
             Dispatcher(engine, owner).run(stop),
             _keep_snapshot(engine, stop),
             run_purge(engine, stop),

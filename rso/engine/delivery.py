@@ -3,7 +3,8 @@
 Items are leased in the ledger, sent by threads, and their answers journalled in groups: after a
 crash only what was answered but not yet journalled is sent again. Whoever ends a lease in the
 ledger (a stop, a recall) is heard at the courier's next turn: only what a session had begun by
-then still leaves, and its acknowledgement is written down too.
+then still leaves, and its acknowledgement is written down too. While the database does not answer,
+or undoes what it was told, the courier keeps the answers and goes on.
 """
 
 import asyncio
@@ -19,18 +20,21 @@ from msgspec import structs
 
 from rso.core.delivery import backoff
 from rso.core.transport import Outcome, Sender, SendResult
+from rso.engine.again import run_again
 from rso.engine.context import Engine
 from rso.engine.late import note_late
 from rso.engine.outbox import emit
 from rso.engine.outgoing import Parcel, Preparer
 from rso.engine.sessions import Fault, SessionThreads
 from rso.engine.settle import conclude
+from rso.ledger import LedgerUnavailable
 from rso.ledger.attempts import keep_attempts
 from rso.ledger.deliveries import (
     Answer,
     claim_items,
     complete_items,
     give_back,
+    lock_deliveries,
     next_due,
     release_items,
     renew_items,
@@ -48,6 +52,7 @@ _GROUP_SECONDS = 0.05  # how long answers wait for company before they are journ
 _MOST_GROUP_SECONDS = 0.2
 _IDLE_SECONDS = 1.0
 _RECONNECT_CAP_SECONDS = 60.0
+_FINISH_TRIES = 3
 _NOTE_SECONDS = 1.0  # how old the ledger's last success of a busy destination may be
 
 
@@ -73,6 +78,7 @@ class Courier:
         loop = asyncio.get_running_loop()
         self.answers: queue.SimpleQueue[tuple[Parcel, SendResult | Fault]] = queue.SimpleQueue()
         self.answered = asyncio.Event()
+        self.unwritten: list[tuple[Parcel, SendResult | Fault]] = []  # of these answers
 
         def answer(parcel: Parcel, result: SendResult | Fault) -> None:
             self.answers.put((parcel, result))
@@ -83,18 +89,39 @@ class Courier:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then finish what is under way and give the rest back."""
         try:
-            while not stop.is_set():
-                await self.journal()
-                paused = await self._is_paused()
-                await self._keep_leases(paused=paused)
-                self.sessions.tend()
-                if paused or not await self._lease():
-                    await self._rest()
+            await run_again(lambda: self._turns(stop), stop, what=f"courier {self.code}")
         finally:
-            await asyncio.to_thread(self.sessions.close)
+            try:
+                await asyncio.to_thread(self.sessions.close)
+                await self._finish()
+            finally:
+                self.sender.close()
+
+    async def _turns(self, stop: asyncio.Event) -> None:
+        await self.journal()
+        # Of a turn that failed: claimed, but not known to be, or not given back.
+        stray = await leased_items(self.engine.ledger, self.owner) - self.leased.keys()
+        await give_back(self.engine.ledger, self.owner, sorted(stray))
+        while not stop.is_set():
             await self.journal()
-            await release_items(self.engine.ledger, self.owner)
-            self.sender.close()
+            paused = await self._is_paused()
+            await self._keep_leases(paused=paused)
+            self.sessions.tend()
+            if paused or not await self._lease():
+                await self._rest()
+
+    async def _finish(self) -> None:
+        """Write the last answers down; those that cannot be are asked for again in another life."""
+        for _ in range(_FINISH_TRIES):
+            try:
+                await self.journal()
+                await release_items(self.engine.ledger, self.owner)
+            except LedgerUnavailable as exc:
+                reason = str(exc)
+                await asyncio.sleep(_IDLE_SECONDS)
+            else:
+                return
+        log.error("answers could not be written down", destination=self.code, reason=reason)
 
     async def _lease(self) -> bool:
         """Lease more work where there is room for it; False when there is nothing to do now."""
@@ -172,15 +199,16 @@ class Courier:
     async def journal(self) -> None:
         """Write down what the destination answered."""
         self.answered.clear()
-        taken: list[tuple[Parcel, SendResult | Fault]] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                taken.append(self.answers.get_nowait())
+                self.unwritten.append(self.answers.get_nowait())
+        taken = self.unwritten
         if not taken:
             return
         began = time.monotonic()
         answers = [self._judge(p, r) for p, r in taken if isinstance(r, SendResult) or r.item]
         await self._write(answers)
+        self.unwritten = []
         self.journal_seconds = time.monotonic() - began
         faults = [r for _, r in taken if isinstance(r, Fault)]
         succeeded = any(isinstance(r, SendResult) for _, r in taken)
@@ -188,8 +216,8 @@ class Courier:
             self.leased.pop(parcel.item, None)
         untried = [p.item for p, r in taken if isinstance(r, Fault) and not r.item]
         lost = [p.item for p, _ in taken if p.item in self.lost]
-        await give_back(self.engine.ledger, self.owner, untried + lost)
         self.lost.difference_update(lost)
+        await give_back(self.engine.ledger, self.owner, untried + lost)
         await self._note_health(faults, succeeded=succeeded)
         if faults and not succeeded:
             await self._keep_faults({p.delivery for p, r in taken if isinstance(r, Fault)}, faults)
@@ -216,6 +244,7 @@ class Courier:
             return
         ledger = self.engine.ledger
         async with ledger.transaction():
+            await lock_deliveries(ledger, sorted({a.delivery for a in answers}))
             # Leased anew, it may have another identity by now than it just left with.
             asked = [a for a in answers if a.item not in self.lost]
             changed = await complete_items(ledger, self.owner, asked)

@@ -10,6 +10,7 @@ import structlog
 from rso.core.errors import ConfigError, RsoError
 from rso.core.routing import Destination
 from rso.core.transport import Sender
+from rso.engine.again import run_again
 from rso.engine.context import Engine
 from rso.engine.delivery import Courier
 from rso.engine.outgoing import Preparer
@@ -53,14 +54,20 @@ class Dispatcher:
     async def run(self, stop: asyncio.Event) -> None:
         """Dispatch until ``stop`` is set, then let every courier finish what is under way."""
         # Leases of an earlier life of this process are void: nobody sends for them any more.
-        await release_items(self._engine.ledger, self._owner.rsplit("/", 1)[0] + "/")
+        earlier = self._owner.rsplit("/", 1)[0] + "/"
+        await run_again(
+            lambda: release_items(self._engine.ledger, earlier), stop, what="dispatcher"
+        )
         try:
-            while not stop.is_set():
-                await self._reload()
-                await retry_routing(self._engine)
-                await self._wait(stop)
+            await run_again(lambda: self._turns(stop), stop, what="dispatcher")
         finally:
             await self._end(list(self._running))
+
+    async def _turns(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await self._reload()
+            await retry_routing(self._engine)
+            await self._wait(stop)
 
     async def _wait(self, stop: asyncio.Event) -> None:
         """Pass wake-ups on until it is time to look at the destinations again."""

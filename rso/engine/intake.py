@@ -22,7 +22,7 @@ from rso.engine.context import Engine
 from rso.engine.matcher import hold_conflicts, link_study, match_study
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
 from rso.ledger import Ledger, audit, tables
-from rso.ledger.exams import OPEN_STATUSES, exam_by_id, now
+from rso.ledger.exams import OPEN_STATUSES, exam_by_id, lock_exams, now
 from rso.ledger.figures import add_received
 from rso.ledger.holds import open_hold
 from rso.ledger.studies import upsert_studies
@@ -68,8 +68,6 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     )
     async with engine.ledger.transaction():
         await _note_batches(engine.ledger, records)
-        await _note_alerts(engine.ledger, records)
-        await _note_gone(engine.ledger, gone)
         groups: dict[str, list[_Arrival]] = defaultdict(list)
         for arrival in arrivals:
             groups[arrival.record.provenance.facility].append(arrival)
@@ -78,6 +76,9 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
         for again in returns:
             await _take_back(engine, again)
         await _count(engine.ledger, arrivals)
+        # The audit comes last: who has it waits for nobody.
+        await _note_alerts(engine.ledger, records)
+        await _note_gone(engine.ledger, gone)
     if discard:
         for record in duplicates:
             if record.path is not None:
@@ -92,7 +93,7 @@ async def _count(ledger: Ledger, arrivals: Sequence[_Arrival]) -> None:
     found: dict[str, list[int]] = defaultdict(list)
     for arrival in arrivals:
         found[arrival.record.provenance.channel].append(arrival.record.size)
-    for channel, sizes in found.items():
+    for channel, sizes in sorted(found.items()):
         await add_received(ledger, channel, len(sizes), sum(sizes))
 
 
@@ -227,7 +228,8 @@ async def _note_batches(ledger: Ledger, records: Sequence[Record]) -> None:
         await ledger.execute(
             "UPDATE batch SET closed_at = ? WHERE id = ? AND closed_at IS NULL", at, batch_id
         )
-    for channel, facility, source in {(p.channel, p.facility, p.source) for p in opened.values()}:
+    sources = {(p.channel, p.facility, p.source) for p in opened.values()}
+    for channel, facility, source in sorted(sources):
         await ledger.execute(
             "UPDATE source SET last_instance_at = ?"
             " WHERE channel = ? AND facility = ? AND identity = ?",
@@ -260,6 +262,7 @@ async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[_Arri
         row = rows[study.study_instance_uid, identity_key(study)]
         states[row["id"]] = row
         by_study[row["id"]].append(arrival)
+    await lock_exams(engine.ledger, [row["exam"] for row in states.values() if row["exam"]])
     at = now()
     await engine.ledger.insert_rows(
         tables.Instance,

@@ -19,7 +19,7 @@ _MOST_PARAMETERS = 30_000
 
 
 class LedgerUnavailable(RsoError):  # noqa: N818  (says what is the case)
-    """The database does not answer; what waits on it is tried again."""
+    """The database does not answer, or undid the transaction: what was to be is tried again."""
 
 
 class LedgerValueError(RsoError):

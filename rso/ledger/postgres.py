@@ -30,6 +30,8 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
+# What it undoes so that others may go on (a deadlock) can be done again.
+_UNDONE = (asyncpg.exceptions.TransactionRollbackError,)
 
 
 class _Engine(PostgresEngine):
@@ -111,8 +113,10 @@ class PostgresDriver:
                     result = await work(connection)
         except asyncpg.DataError as exc:
             raise LedgerValueError("nothing is called like that") from exc
-        except (*_AWAY, TimeoutError) as exc:
+        except _AWAY as exc:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
+        except _UNDONE as exc:
+            raise LedgerUnavailable(f"PostgreSQL undid the transaction: {exc}") from exc
         if convert:
             return [{k: _plain(v) for k, v in row.items()} for row in result]
         return result
@@ -147,8 +151,10 @@ class PostgresDriver:
                     yield
                 finally:
                     _inside.reset(token)
-        except (*_AWAY, TimeoutError) as exc:
+        except _AWAY as exc:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
+        except _UNDONE as exc:  # at the commit
+            raise LedgerUnavailable(f"PostgreSQL undid the transaction: {exc}") from exc
 
     @contextlib.asynccontextmanager
     async def migration_lock(self) -> AsyncIterator[None]:
@@ -168,7 +174,7 @@ class PostgresDriver:
 
         try:
             connection = await asyncpg.connect(self._url, timeout=_CLOSE_SECONDS)
-        except (*_AWAY, asyncpg.PostgresError, TimeoutError) as exc:
+        except (*_AWAY, asyncpg.PostgresError) as exc:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
         try:
             await connection.add_listener("rso_changed", hear)
@@ -183,7 +189,7 @@ class PostgresDriver:
                 woken.clear()
                 found, heard = frozenset(heard), set()
                 yield found
-        except (*_AWAY, TimeoutError) as exc:
+        except _AWAY as exc:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {exc}") from exc
         finally:
             connection.terminate()
@@ -193,7 +199,7 @@ class PostgresDriver:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._pool.close()
-        except (*_AWAY, TimeoutError):
+        except _AWAY:
             self._pool.terminate()
 
 

@@ -52,15 +52,14 @@ async def standing_of(ledger: Ledger, exam_id: str) -> Standing | None:
 
     Inside a transaction the exam and its Studies stay as they are until it ends.
     """
-    lock = " FOR UPDATE" if ledger.kind == "postgres" else ""
+    lock = ledger.for_update
+    of_exam = f"SELECT id, state FROM study WHERE exam = ? ORDER BY id{lock}"  # noqa: S608
+    await ledger.fetch(of_exam, exam_id)
     exams = await ledger.fetch(f"SELECT * FROM exam WHERE id = ?{lock}", exam_id)  # noqa: S608
     if not exams:
         return None
     exam = exams[0]
-    studies = await ledger.fetch(
-        f"SELECT id, state FROM study WHERE exam = ?{lock}",  # noqa: S608
-        exam_id,
-    )
+    studies = await ledger.fetch(of_exam, exam_id)  # one may have come before the exam stood still
     facility = await ledger.fetch("SELECT settings FROM facility WHERE code = ?", exam["facility"])
     settings: dict[str, Any] = msgspec.json.decode(facility[0]["settings"]) if facility else {}
     deliveries = await ledger.fetch(

@@ -53,7 +53,11 @@ def _patient(row: dict[str, Any]) -> Patient:
 async def upsert_studies(
     ledger: Ledger, facility: str, studies: Sequence[tuple[IncomingStudy, str]]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Make sure each (Study, description) has its row; rows by (Study UID, identity)."""
+    """Make sure each (Study, description) has its row; rows by (Study UID, identity).
+
+    They stay as they are until the transaction ends: who decides on one meanwhile sees the
+    instances that it brings, or is seen by it.
+    """
     at = now()
     wanted = {(s.study_instance_uid, identity_key(s)): (s, text) for s, text in studies}
     await ledger.insert_rows(
@@ -86,7 +90,7 @@ async def upsert_studies(
                 "created_at": at,
                 "updated_at": at,
             }
-            for (_, identity), (study, text) in wanted.items()
+            for (_, identity), (study, text) in sorted(wanted.items(), key=lambda w: w[0])
         ],
         on_conflict="nothing",
     )
@@ -99,7 +103,9 @@ async def upsert_studies(
             identity,
         )
         found[study_instance_uid, identity] = rows[0]
-    return found
+    locked = await studies_by_ids(ledger, [row["id"] for row in found.values()], lock=True)
+    by_id = {row["id"]: row for row in locked}
+    return {key: by_id[row["id"]] for key, row in found.items()}
 
 
 async def studies_by_ids(
@@ -149,9 +155,9 @@ async def candidates_for(
     if patient.birth_date:
         clauses.append("(birth_date = ? AND created_at > ?)")
         values += [patient.birth_date, open_after]
-    lock = " FOR UPDATE" if ledger.kind == "postgres" else ""
     rows = await ledger.fetch(
-        f"SELECT * FROM exam WHERE facility = ? AND ({' OR '.join(clauses)}){lock}",  # noqa: S608
+        f"SELECT * FROM exam WHERE facility = ? AND ({' OR '.join(clauses)})"  # noqa: S608
+        f" ORDER BY id{ledger.for_update}",
         facility,
         *values,
     )

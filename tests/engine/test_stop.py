@@ -12,20 +12,20 @@ import pytest
 
 from rso.core.exam import Exam, Patient
 from rso.core.routing import Destination
-from rso.engine import sessions
+from rso.engine import again, delivery, sessions
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.delivery import Courier
-from rso.engine.delivery_control import pause_destination
+from rso.engine.delivery_control import pause_destination, resend_delivery
 from rso.engine.exam_deliveries import act_on_delivery
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import recall_hold
 from rso.engine.outgoing import Preparer
 from rso.engine.router import resume_study, stop_study
 from rso.engine.timeline import timeline_of
-from rso.ledger import Ledger, audit, new_id, tables
+from rso.ledger import Ledger, LedgerUnavailable, audit, new_id, tables
 from rso.ledger.attempts import keep_attempts
-from rso.ledger.deliveries import add_items, deliveries_of, ensure_delivery
+from rso.ledger.deliveries import add_items, complete_items, deliveries_of, ensure_delivery
 from rso.ledger.exams import now
 from rso.ledger.holds import close_hold, open_hold
 from rso.ledger.site import load_site
@@ -272,3 +272,45 @@ async def test_queued_anew_while_it_leaves_it_is_sent_again(way: Way) -> None:
     assert way.link.begun.count("1.2.0") == 2
     assert await way.items() == {"acknowledged": COUNT}
     assert await way.late() == 1
+
+
+async def test_answers_are_kept_until_they_are_written(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database undoes the journal twice: each image is written down, and sent once."""
+    faults = iter([LedgerUnavailable("undone"), LedgerUnavailable("undone")])
+
+    async def undone(*arguments: Any) -> list[str]:
+        for fault in faults:
+            raise fault
+        return await complete_items(*arguments)
+
+    monkeypatch.setattr(again, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(delivery, "complete_items", undone)
+    way.link.let.release(COUNT)
+    await way.until(lambda: not way.courier.leased)
+    assert await way.items() == {"acknowledged": COUNT}
+    assert len(way.link.begun) == COUNT
+
+
+async def test_what_was_leased_in_a_turn_that_failed_is_sent(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is claimed, and then the database does not answer: no lease of it is kept for ever."""
+    way.link.let.release(COUNT * 2)
+    await way.until(lambda: not way.courier.leased)
+    monkeypatch.setattr(again, "_PAUSE_SECONDS", 0.05)
+    parcels, failed = way.courier.preparer.parcels, list[int]()
+
+    async def away(rows: list[dict[str, Any]]) -> list[Any]:
+        if not failed:
+            failed.append(len(rows))
+            raise LedgerUnavailable("away")
+        return await parcels(rows)
+
+    monkeypatch.setattr(way.courier.preparer, "parcels", away)
+    (found,) = await deliveries_of(way.ledger, way.exam.id)
+    await resend_delivery(way.engine, found["id"])
+    way.courier.wake.set()
+    await way.until(lambda: len(way.link.begun) == 2 * COUNT)
+    assert failed == [COUNT]
