@@ -30,6 +30,7 @@ from rso.web.admin_forms import check_options, controls, read_entry
 from rso.web.admin_on_call import call_rows, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import limits_of
+from rso.web.meanwhile import is_stale, version_of
 from rso.web.page import page
 
 __all__ = ["HANDLERS"]
@@ -78,6 +79,14 @@ async def _find(request: Ask, section: str, key: str) -> Entry:
     return dict(found)
 
 
+async def _version(ledger: Ledger, section: str, entry: Entry) -> str:
+    """Of what the form of an entry shows; people look after contacts and passwords themselves."""
+    if section != "user":
+        return version_of(entry)
+    shown = {name: entry.get(name) for name in ("email", "name", "role", "facilities")}
+    return version_of({**shown, "disabled": await is_disabled(ledger, str(entry["email"]))})
+
+
 async def _edit(
     request: Ask,
     me: Identity,
@@ -86,11 +95,21 @@ async def _edit(
     *,
     new: bool,
     problem: str = "",
-    disabled: bool | None = None,
+    typed: dict[str, str] | None = None,
+    changed: bool = False,
 ) -> Template:
+    """The form; after ``typed`` as it was sent, with what is wrong or ``changed`` meanwhile."""
     engine = engine_of(request)
     document = await export_site(engine.ledger)
     email = str(entry.get("email", ""))
+    if typed is not None and not changed:
+        shown = typed.get("shown", "")
+    elif new:
+        shown = ""
+    else:
+        there = await _find(request, section, str(entry[_KEYS[section]]))
+        shown = await _version(engine.ledger, section, there)
+    barred = await is_disabled(engine.ledger, email) if typed is None else typed.get("disabled")
     made = page(
         request,
         f"admin_{section}.html",
@@ -106,12 +125,14 @@ async def _edit(
         calls=call_rows(entry),
         empty_rows=_EMPTY_ROWS,
         staff=staff_of(document, str(entry.get("code", ""))),
-        disabled=await is_disabled(engine.ledger, email) if disabled is None else disabled,
+        disabled=barred,
+        shown=shown,
+        changed=changed,
         totp=await has_totp(engine.ledger, email),
         sessions=len(await sessions_of(engine.ledger, email, limits=limits_of(request))),
     )
-    if problem:
-        made.status_code = 422
+    if changed or problem:
+        made.status_code = 409 if changed else 422
     return made
 
 
@@ -138,7 +159,7 @@ def _section(kind: str) -> str:
 
 @post("/admin/{kind:str}/save", status_code=200)
 async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
-    """Check and load what the form says."""
+    """Check and load what the form says; the form again where somebody changed it meanwhile."""
     me = await _admin(request)
     section = _section(kind)
     form = await checked_form(request)
@@ -146,22 +167,27 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
     if section == "user":
         form["email"] = form.get("email", "").lower()  # as the ledger keeps it
     key = form.get(_KEYS[section], "")
-    old = {} if new else await _find(request, section, key)
-    entry = read_entry(section, form, old, engine_of(request).plugins.senders)
-    ledger = engine_of(request).ledger
+    ledger, senders = engine_of(request).ledger, engine_of(request).plugins.senders
+    entry: Entry = {}
     try:
-        check_options(entry, engine_of(request).plugins.senders)
         async with ledger.transaction():
+            old = {} if new else await _find(request, section, key)
+            entry = read_entry(section, form, old, senders)
             if new and await _stands(request, section, key):
                 raise ConfigError(f"there is a {section} called {key} already")
-            await load_site(ledger, {section: [entry]})
-            if section == "user":
-                await _keep_in(ledger, me, key, form, new=new)
-            facts = {"kind": section, "key": key}
-            await audit.append(ledger, actor=me.person.email, action="site changed", facts=facts)
+            changed = not new and is_stale(form, await _version(ledger, section, old))
+            if not changed:
+                check_options(entry, senders)
+                await load_site(ledger, {section: [entry]})
+                if section == "user":
+                    await _keep_in(ledger, me, key, form, new=new)
+                facts = {"kind": section, "key": key}
+                actor = me.person.email
+                await audit.append(ledger, actor=actor, action="site changed", facts=facts)
     except ConfigError as exc:
-        barred = bool(form.get("disabled"))
-        return await _edit(request, me, section, entry, new=new, problem=str(exc), disabled=barred)
+        return await _edit(request, me, section, entry, new=new, problem=str(exc), typed=form)
+    if changed:
+        return await _edit(request, me, section, entry, new=new, typed=form, changed=True)
     await renew_sources(engine_of(request))
     return Redirect(f"/admin?done={section}", status_code=303)
 

@@ -24,11 +24,13 @@ from rso.engine.requests import (
     read_request,
     request_of,
 )
+from rso.ledger import Ledger
 from rso.ledger.drafts import drop_draft, find_draft
 from rso.ledger.lists import facilities_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.codes import barcode_svg, qr_svg
 from rso.web.documents import MOST_BODY
+from rso.web.meanwhile import is_stale, version_of
 from rso.web.notifying import chosen_people, outcome_of, read_outcome
 from rso.web.page import page
 from rso.web.request_page import WRITERS, form_of, keep_all, show_form
@@ -142,15 +144,12 @@ async def _edited(request: Ask, number: str) -> tuple[Identity, Exam]:
     return me, exam
 
 
-@get("/exams/{number:str}/edit")
-async def edit_page(request: Ask, number: FromPath[str]) -> Template:
-    """The request as it stands, to be changed."""
-    me, exam = await _edited(request, number)
-    await exam_seen(request, me, exam, "request")
-    said = await request_of(engine_of(request).ledger, exam)
+async def _form_of(ledger: Ledger, exam: Exam) -> dict[str, str]:
+    """The request and the patient as the form shows them."""
+    said = await request_of(ledger, exam)
     parts = [*exam.patient.name.split("=")[0].split("^"), "", ""]
     born = exam.patient.birth_date
-    form = {
+    return {
         **{field.name: str(said.get(field.name, "")) for field in FIELDS},
         "family": parts[0], "given": parts[1], "middle": parts[2],
         "birth_date": f"{born[:4]}-{born[4:6]}-{born[6:]}" if born else "",
@@ -158,15 +157,32 @@ async def edit_page(request: Ask, number: FromPath[str]) -> Template:
         "modality": exam.modality, "body_part": exam.body_part,
         "accession_number": exam.accession_number, "priority": exam.priority.value,
     }  # fmt: skip
+
+
+def _edit_form(
+    request: Ask, me: Identity, exam: Exam, form: dict[str, str], *, shown: str, **more: Any
+) -> Template:
     return page(
-        request, "edit.html", me, exam=exam, shown=format_number(exam.number), form=form,
-        problems={}, sides=SIDES,
+        request, "edit.html", me, **{"problems": {}, **more}, exam=exam, form=form, sides=SIDES,
+        shown=format_number(exam.number), version=shown,
     )  # fmt: skip
+
+
+@get("/exams/{number:str}/edit")
+async def edit_page(request: Ask, number: FromPath[str]) -> Template:
+    """The request as it stands, to be changed."""
+    me, exam = await _edited(request, number)
+    await exam_seen(request, me, exam, "request")
+    form = await _form_of(engine_of(request).ledger, exam)
+    return _edit_form(request, me, exam, form, shown=version_of(form))
 
 
 @post("/exams/{number:str}/edit", status_code=200)
 async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
-    """Change the request; another name, ID, birth date or sex is matched anew."""
+    """Change the request; another name, ID, birth date or sex is matched anew.
+
+    The form comes again where something is wrong, or where somebody changed the request since.
+    """
     me, exam = await _edited(request, number)
     form = await checked_form(request)
     asked = read_request(form, exam.patient)
@@ -174,11 +190,15 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
     if exam.origin.value == "images":
         problems.pop("indication", None)  # nobody was asked for one
     if problems:
-        made = page(
-            request, "edit.html", me, exam=exam, shown=format_number(exam.number), form=form,
-            problems=problems, sides=SIDES,
+        made = _edit_form(
+            request, me, exam, form, shown=form.get("shown", ""), problems=problems
         )  # fmt: skip
         made.status_code = 422
+        return made
+    now_shown = version_of(await _form_of(engine_of(request).ledger, exam))
+    if is_stale(form, now_shown):
+        made = _edit_form(request, me, exam, form, shown=now_shown, changed=True)
+        made.status_code = 409
         return made
     await edit_exam(
         engine_of(request), exam, actor=me.person.email, patient=asked.patient,
