@@ -36,6 +36,7 @@ __all__ = ["MOST_CONTEXTS", "Requestor"]
 MOST_CONTEXTS = 128
 _CHUNK = 1 << 20
 _MOST_ANSWER = 64 << 10
+_FEWEST_BYTES = 128  # of a P-DATA, of which 6 are its own; a dataset would never end in less
 _REASONS = {
     (1, 1): "no reason given",
     (1, 2): "application context not supported",
@@ -111,6 +112,8 @@ class Requestor:
             raise TransientTransportError("the association was aborted")
         answer = self._decode(whole)
         self.most = int(answer.maximum_length_received or 0)
+        if 0 < self.most < _FEWEST_BYTES:
+            raise TransientTransportError(f"the peer takes P-DATA of {self.most} bytes only")
         granted = {
             c.context_id for c in answer.presentation_context_definition_results_list
             if c.result == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rso.core.errors import TransientTransportError
 from rso.dicom import wire
 from rso.dicom.association import AcceptedAssociation
 from rso.dicom.requestor import Requestor
@@ -26,6 +27,14 @@ def pacs() -> Iterator[Pacs]:
     made.start()
     yield made
     made.stop()
+
+
+def associated(pacs: Pacs) -> Requestor:
+    """With little patience."""
+    return Requestor(
+        "127.0.0.1", pacs.port, called_ae_title="PACS", calling_ae_title="RSO",
+        contexts=[(CT_IMAGE_STORAGE, EXPLICIT)], answer_seconds=PATIENCE,
+    )  # fmt: skip
 
 
 def drips(link: Wire) -> None:
@@ -73,12 +82,19 @@ def test_an_answer_that_does_not_end(
         raise WireError("enough")
 
     monkeypatch.setattr(AcceptedAssociation, "_answer", answer)
-    requestor = Requestor(
-        "127.0.0.1", pacs.port, called_ae_title="PACS", calling_ae_title="RSO",
-        contexts=[(CT_IMAGE_STORAGE, EXPLICIT)], answer_seconds=PATIENCE,
-    )  # fmt: skip
+    requestor = associated(pacs)
     began = time.monotonic()
     with pytest.raises(WireError, match=reason):
         requestor.store(CT_IMAGE_STORAGE, "1.2.3", EXPLICIT, [tiny_dataset("1.2.3")])
     assert time.monotonic() - began < LATER / 2
     requestor.close()
+
+
+@pytest.mark.parametrize("most", [1, 6, 100])
+def test_a_peer_with_no_room_for_data(
+    pacs: Pacs, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A maximum length that no data fits into is the peer's fault, and said in words."""
+    monkeypatch.setattr(wire, "MOST_RECEIVED", most)  # what the PACS answers with
+    with pytest.raises(TransientTransportError, match=f"P-DATA of {most} bytes"):
+        associated(pacs)
