@@ -9,8 +9,6 @@ from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
 __all__ = [
-    "audit_actions",
-    "audit_entries",
     "exam_instances",
     "facilities_of",
     "message_counts",
@@ -51,36 +49,6 @@ async def released_to(ledger: Ledger, exam: Exam) -> list[dict[str, Any]]:
         " AND state IN ('released', 'created') ORDER BY resolved_at",
         exam.id,
     )
-
-
-async def audit_entries(
-    ledger: Ledger,
-    facilities: Sequence[str] | None,
-    *,
-    exam: str = "",
-    actor: str = "",
-    action: str = "",
-    before: int | None = None,
-    limit: int = 100,
-) -> list[dict[str, Any]]:
-    """Audit entries, the newest first; of one's facilities where one is bound to some."""
-    where, values = _limit(facilities, "facility")
-    for column, value in (("exam", exam), ("actor", actor), ("action", action)):
-        if value:
-            where, values = f"{where} AND {column} = ?", [*values, value]
-    if before is not None:
-        where, values = f"{where} AND id < ?", [*values, before]
-    return await ledger.fetch(
-        f"SELECT * FROM audit WHERE {where} ORDER BY id DESC LIMIT ?",  # noqa: S608
-        *values,
-        limit,
-    )
-
-
-async def audit_actions(ledger: Ledger) -> list[str]:
-    """Every kind of action there is."""
-    rows = await ledger.fetch("SELECT DISTINCT action FROM audit ORDER BY action")
-    return [row["action"] for row in rows]
 
 
 async def message_counts(ledger: Ledger, facilities: Sequence[str] | None) -> list[dict[str, Any]]:

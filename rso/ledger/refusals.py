@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from rso.ledger.audit_search import first_since
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
@@ -52,7 +53,9 @@ async def recent_refusals(
         hours: How far back.
     """
     marks = ",".join("?" * len(REFUSALS))
-    where, values = f"action IN ({marks}) AND at > ?", [*REFUSALS, now() - timedelta(hours=hours)]
+    since = now() - timedelta(hours=hours)
+    where = f"action IN ({marks}) AND at > ? AND id >= ?"
+    values: list[Any] = [*REFUSALS, since, await first_since(ledger, since)]
     if facilities is not None:
         where += f" AND facility IN ({','.join('?' * len(facilities)) or 'NULL'})"
         values += list(facilities)

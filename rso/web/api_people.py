@@ -14,13 +14,14 @@ from rso.core.errors import ConfigError
 from rso.engine.notify import exam_notifications
 from rso.engine.site import apply_site
 from rso.ledger import audit
-from rso.ledger.lists import audit_entries
+from rso.ledger.audit_search import Wanted, audit_entries
 from rso.ledger.people import set_disabled
 from rso.ledger.second_factor import end_totp
 from rso.ledger.sessions import end_sessions
 from rso.ledger.site_document import Role
 from rso.ledger.tokens import create_token, revoke_token, tokens
 from rso.web.auth import Identity, engine_of, signed_in
+from rso.web.typed import in_utc
 
 __all__ = ["HANDLERS"]
 
@@ -240,19 +241,28 @@ async def api_audit(
     exam: FromQuery[str] = "",
     actor: FromQuery[str] = "",
     action: FromQuery[str] = "",
+    since: FromQuery[datetime | None] = None,
+    until: FromQuery[datetime | None] = None,
     before: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> Audit:
-    """Who did what, of the caller's facilities."""
+    """Who did what, of the caller's facilities, the newest first.
+
+    From `since` until before `until`; a time without a zone is in UTC.
+    """
     me = await signed_in(request)
     me.require("auditor", "coordinator")
     rows = await audit_entries(
         engine_of(request).ledger,
         me.person.facilities,
-        exam=exam.replace("-", "").upper(),
-        actor=actor,
-        action=action,
-        before=before,
+        Wanted(
+            exam=exam.replace("-", "").upper(),
+            actor=actor,
+            action=action,
+            since=in_utc(since),
+            until=in_utc(until),
+            before=before,
+        ),
         limit=limit,
     )
     return Audit(
