@@ -125,13 +125,18 @@ def recall(
     hold_id: str, *, reason: str, as_: As = "", config: Config = None, json: Json = False
 ) -> None:
     """Undo a release: sending stops, and the Study is held again."""
-    from rso.engine.holds import recall_hold  # noqa: PLC0415
+    from rso.engine.holds import recall_hold, show_hold  # noqa: PLC0415
+    from rso.engine.recall_notice import told_of_recall  # noqa: PLC0415
 
-    async def work(engine: Any) -> int:
-        return await recall_hold(engine, hold_id, reason=reason, actor=as_ or actor())
+    async def work(engine: Any) -> tuple[int, Any]:
+        sent = await recall_hold(engine, hold_id, reason=reason, actor=as_ or actor())
+        return sent, await told_of_recall(engine.ledger, await show_hold(engine.ledger, hold_id))
 
-    sent = run_with_engine(config, work)
+    sent, told = run_with_engine(config, work)
     if json:
-        print_json({"id": hold_id, "state": "recalled", "sent": sent})
+        print_json({"id": hold_id, "state": "recalled", "sent": sent, "told": told})
     elif sent:
         print(f"{sent} instances are at a destination already: have them removed there")
+        print("told: " + (", ".join(h.name for h in told.now) or "nobody now"))
+        for radiologist in told.missed:
+            print(f"no message reaches {radiologist} now: call them")

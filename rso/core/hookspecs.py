@@ -38,6 +38,7 @@ __all__ = [
     "rso_register_routes",
     "rso_register_senders",
     "rso_register_tiles",
+    "rso_release_recalled",
     "rso_review_match",
     "rso_route_exam",
     "rso_study_held",
@@ -198,3 +199,8 @@ def rso_exam_delivered(exam: Exam) -> None:
 @hookspec
 def rso_delivery_failed(exam: Exam, destination: str, code: str, reason: str) -> None:
     """React to instances that a destination will not take without a person."""
+
+
+@hookspec
+def rso_release_recalled(exam: Exam, hold: str, sent: int) -> None:
+    """React to a release that was taken back: so many instances were sent under a wrong match."""

@@ -15,6 +15,7 @@ __all__ = [
     "EVENTS",
     "Notice",
     "QuietHours",
+    "always_told",
     "breaks_quiet",
     "fit_sms",
     "is_awake",
@@ -32,11 +33,14 @@ EVENTS = {
     "study_held": frozenset({"coordinator"}),
     "exam_overdue": frozenset({"technician", "coordinator"}),
     "delivery_failed": frozenset({"coordinator"}),
+    "release_recalled": frozenset({"radiologist", "coordinator"}),
     "exam_delivered": frozenset({"radiologist"}),
     "manual": frozenset({"customer", "technician", "coordinator", "admin", "radiologist"}),
 }
 # These may break quiet hours: somebody waits, or may be harmed.
-_URGENT_EVENTS = frozenset({"study_held", "delivery_failed"})
+_URGENT_EVENTS = frozenset({"study_held", "delivery_failed", "release_recalled"})
+# Another patient's images may be read meanwhile: those told by default cannot decline it.
+_ALWAYS = frozenset({"release_recalled"})
 
 _GSM7 = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
@@ -112,9 +116,9 @@ def parse_quiet(text: str, timezone: str) -> QuietHours | None:
 def wants(role: str, event: str, chosen: Sequence[str], priority: str = "") -> bool:
     """Whether a person of this role is told of an event; ``chosen`` replaces the default.
 
-    By default a radiologist hears of a delivery only when it is not routine.
+    By default a radiologist hears of a delivery only when it is not routine; of a recall always.
     """
-    if event == "manual":
+    if event == "manual" or always_told(role, event):
         return True
     if chosen:
         return event in chosen
@@ -123,14 +127,19 @@ def wants(role: str, event: str, chosen: Sequence[str], priority: str = "") -> b
     return role in EVENTS.get(event, frozenset[str]())
 
 
+def always_told(role: str, event: str) -> bool:
+    """Whether a person of this role is told whatever they chose."""
+    return event in _ALWAYS and role in EVENTS[event]
+
+
 def breaks_quiet(event: str, priority: str, consent: str = "", *, on_call: bool = False) -> bool:
     """Whether it does not wait for the morning.
 
     Args:
         event: What happened.
         priority: Of the exam.
-        consent: ``yes``: STAT, holds and stopped deliveries may come at any hour; ``no``: nothing
-            does; empty: only what one is told as the one on call.
+        consent: ``yes``: STAT, holds, stopped deliveries and recalls may come at any hour;
+            ``no``: nothing does; empty: only what one is told as the one on call.
         on_call: Whether it is told to the one on call.
     """
     if on_call:

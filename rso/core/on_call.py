@@ -15,7 +15,7 @@ __all__ = ["ESCALATE_MINUTES", "OnCall", "check_on_call", "needs_a_person", "nex
 
 ESCALATE_MINUTES = 10
 # These wait for a person whatever the priority.
-_WAITING = frozenset({"study_held", "delivery_failed", "exam_overdue"})
+_WAITING = frozenset({"study_held", "delivery_failed", "release_recalled", "exam_overdue"})
 
 
 class OnCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from rso.engine.exams import find_exam, note_exam
 from rso.engine.matcher import create_from_study, link_study
 from rso.engine.outbox import emit
 from rso.engine.recall import unlink_study
+from rso.engine.recall_notice import tell_recall
 from rso.engine.router import NO_DESTINATION, resume_study, route_study
 from rso.ledger import Ledger, audit
 from rso.ledger.exams import exam_by_id, now
@@ -285,7 +286,10 @@ async def recall_hold(
     actor: str,
     facilities: Sequence[str] | None = None,
 ) -> int:
-    """Undo a release: sending stops, the radiologist is told, the Study is held again.
+    """Undo a release: sending stops and the Study is held again.
+
+    Where something was sent already, ``engine.recall_notice`` tells the radiologists and the
+    coordinators who can be reached, and knows who these are.
 
     Returns:
         How many instances a destination has already; they must be removed there by a person.
@@ -306,7 +310,7 @@ async def recall_hold(
         await close_hold(
             ledger, hold.id, state="recalled", actor=actor, resolution=reason, exam=exam.id
         )
-        await open_hold(
+        again = await open_hold(
             ledger,
             kind="study",
             facility=hold.facility,
@@ -319,14 +323,11 @@ async def recall_hold(
         await note_exam(
             ledger, exam, actor, "release recalled", hold=hold.id, reason=reason, sent=str(sent)
         )
-        await emit(
-            ledger,
-            "delivery_failed",
-            exam=exam.id,
-            facts={
-                "destination": "",
-                "code": "recall",
-                "reason": f"{sent} instances were sent under a wrong match",
-            },
-        )
+        if sent:
+            await tell_recall(engine, exam, hold.id, sent)
+        elif again:
+            await emit(
+                ledger, "study_held", exam=exam.id, dedupe=f"study_held:{again}",
+                facts={"hold": again, "reason": "recalled"},
+            )  # fmt: skip
     return sent

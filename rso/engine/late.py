@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rso.engine.context import Engine
 from rso.engine.outbox import emit
 from rso.engine.settle import conclude
-from rso.ledger import audit
+from rso.ledger import Ledger, audit
 from rso.ledger.deliveries import Answer
 from rso.ledger.leases import keep_late
 
@@ -34,15 +34,21 @@ async def note_late(engine: Engine, destination: str, answers: Sequence[Answer])
             facts={"destination": destination, "sent": str(count)},
         )
         if recalled:
-            more = "instance was" if count == 1 else "instances were"
-            await emit(
-                ledger,
-                "delivery_failed",
-                exam=exam,
-                facts={
-                    "destination": destination,
-                    "code": "recall",
-                    "reason": f"{count} more {more} sent under a wrong match",
-                },
-            )
+            hold = await _hold_of(ledger, exam, answers)
+            # Once for a hold, whichever destination it was: the exam's are told together.
+            facts = {"destination": "" if hold else destination, "hold": hold, "sent": count}
+            await emit(ledger, "release_recalled", exam=exam, facts=facts)
     await conclude(engine, sorted({row["exam"] for row in rows}))
+
+
+async def _hold_of(ledger: Ledger, exam: str, answers: Sequence[Answer]) -> str:
+    """The hold whose release was taken back; empty when an edit of the exam took it out."""
+    instances = sorted({answer.instance for answer in answers})
+    rows = await ledger.fetch(
+        "SELECT h.id FROM hold h JOIN instance i ON i.study = h.study WHERE h.exam = ?"  # noqa: S608
+        f" AND h.state = 'recalled' AND i.id IN ({','.join('?' * len(instances))})"
+        " ORDER BY h.resolved_at DESC LIMIT 1",
+        exam,
+        *instances,
+    )
+    return str(rows[0]["id"]) if rows else ""

@@ -220,6 +220,8 @@ async def _is_over(ledger: Ledger, matter: Mapping[str, Any]) -> bool:
         return bool(status != "requested")
     if matter["event"] == "exam_overdue":
         return bool(status == "delivered")
+    if matter["event"] == "release_recalled":
+        return False  # what lies at the destination goes by a person's hand only
     if matter["event"] == "delivery_failed":
         sql = "SELECT id FROM delivery WHERE exam = ? AND state = 'stopped' LIMIT 1"
         return not await ledger.fetch(sql, matter["exam"])

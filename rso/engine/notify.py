@@ -35,6 +35,7 @@ __all__ = [
     "notify_people",
     "reachable",
     "reachable_at",
+    "readers_of",
     "retry_notification",
     "write_notification",
 ]
@@ -105,7 +106,7 @@ async def notify_event(
     if exam is not None:
         facility = exam.facility
         about = f"{exam.id}:{facts.get('destination', '')}:{facts.get('code', '')}"
-        if event == "study_held":
+        if event in {"study_held", "release_recalled"}:
             about = f"{about}:{facts.get('hold', '')}"
     else:
         facility = await _facility_of_hold(ledger, str(facts.get("hold", "")))
@@ -137,7 +138,7 @@ async def _tell_roles(
         if person["email"] not in in_turn
     ]
     if exam is not None:
-        people += [("radiologist", code, "radiologist") for code in await _readers(ledger, exam)]
+        people += [("radiologist", code, "radiologist") for code in await readers_of(ledger, exam)]
     written = 0
     for kind, owner, role in people:
         contacts = [
@@ -159,7 +160,8 @@ async def _facility_of_hold(ledger: Ledger, hold_id: str) -> str:
     return str(rows[0]["facility"]) if rows else ""
 
 
-async def _readers(ledger: Ledger, exam: Exam) -> list[str]:
+async def readers_of(ledger: Ledger, exam: Exam) -> list[str]:
+    """The radiologists whose destinations the exam goes to."""
     rows = await ledger.fetch(
         "SELECT DISTINCT d.radiologist FROM delivery v JOIN destination d"
         " ON d.code = v.destination WHERE v.exam = ?",

@@ -19,6 +19,7 @@ from rso.engine.holds import (
     show_hold,
 )
 from rso.engine.matters import note_opened
+from rso.engine.recall_notice import Heard, told_of_recall
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import HoldRow, find_holds
 from rso.ledger.images import middle_of, series_of
@@ -51,10 +52,28 @@ async def _waiting(request: Ask, me: Identity) -> dict[str, Any]:
 
 
 @get("/holds")
-async def hold_list(request: Ask, sent: FromQuery[int | None] = None) -> Template:
-    """What waits for a person; ``sent`` is how many instances of a recall are out already."""
+async def hold_list(
+    request: Ask, sent: FromQuery[int | None] = None, recalled: FromQuery[str] = ""
+) -> Template:
+    """What waits for a person.
+
+    ``recalled`` is a hold whose release was just taken back, ``sent`` how much of it is out.
+    """
     me = await signed_in(request)
-    return page(request, "holds.html", me, sent=sent, **await _waiting(request, me))
+    told = None
+    if recalled and sent:
+        ledger = engine_of(request).ledger
+        hold = await show_hold(ledger, recalled, facilities=me.person.facilities)
+        told = await _told(request, me, hold)
+    waiting = await _waiting(request, me)
+    return page(request, "holds.html", me, sent=sent, told=told, **waiting)
+
+
+async def _told(request: Ask, me: Identity, hold: HoldRow) -> Heard | None:
+    """Who hears of a recall; for those who decide."""
+    if hold.state != "recalled" or me.person.role not in {"coordinator", "admin"}:
+        return None
+    return await told_of_recall(engine_of(request).ledger, hold)
 
 
 @get("/holds/rows")
@@ -103,7 +122,7 @@ async def _hold_page(
         series=[{**s, "middle": await middle_of(ledger, s)} for s in series[:_SERIES]],
         seen=_seen(hold),
         exam=exam, shown=format_number(exam.number) if exam else "",
-        asked=hold.evidence.get("asked", {}),
+        asked=hold.evidence.get("asked", {}), told=await _told(request, me, hold),
     )  # fmt: skip
     if problem:
         made.status_code = 422
@@ -176,7 +195,7 @@ async def _decide(
         await create_from_hold(engine, hold_id, **asked)
     elif decision == "recall":
         sent = await recall_hold(engine, hold_id, **asked)
-        return Redirect(f"/holds?sent={sent}", status_code=303)
+        return Redirect(f"/holds?sent={sent}&recalled={hold_id}", status_code=303)
     elif decision == "reject":
         await reject_hold(engine, hold_id, **asked)
     else:

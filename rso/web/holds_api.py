@@ -8,6 +8,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct, structs
 
 from rso.engine.holds import create_from_hold, recall_hold, reject_hold, release_hold, show_hold
+from rso.engine.recall_notice import told_of_recall
 from rso.web.auth import engine_of, signed_in
 from rso.web.seen import hold_seen
 
@@ -64,6 +65,8 @@ async def api_decide(
         said["state"] = "rejected"
     elif action == "recall":
         said |= {"state": "recalled", "sent": await recall_hold(engine, hold_id, **asked)}
+        hold = await show_hold(engine.ledger, hold_id, facilities=me.person.facilities)
+        said["told"] = await told_of_recall(engine.ledger, hold)
     else:
         raise NotFoundException("no such action")
     return Response(said)

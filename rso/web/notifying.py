@@ -11,7 +11,7 @@ from litestar.response import Redirect, Template
 from msgspec import Struct
 
 from rso.core.errors import ConfigError, TransportError
-from rso.core.notifying import EVENTS, mask, parse_quiet
+from rso.core.notifying import EVENTS, always_told, mask, parse_quiet
 from rso.engine.exams import find_exam
 from rso.engine.notices import notice_of, write_message
 from rso.engine.notify import (
@@ -125,7 +125,11 @@ async def _mine(request: Ask, me: Identity, problem: str = "") -> Template:
         me,
         contacts=await contacts_of(engine.ledger, me.person.email),
         channels=sorted(engine.plugins.notifiers),
-        events=[event for event in EVENTS if event != "manual"],
+        events=[
+            event
+            for event in EVENTS
+            if event != "manual" and not always_told(me.person.role, event)
+        ],
         problem=problem,
     )
     if problem:

@@ -67,6 +67,8 @@ def test_what_cannot_wait() -> None:
     """STAT, holds and stopped deliveries."""
     assert breaks_quiet("manual", "stat", "yes")
     assert breaks_quiet("study_held", "", "yes")
+    assert breaks_quiet("release_recalled", "routine", "yes")
+    assert not breaks_quiet("release_recalled", "routine")
     assert not breaks_quiet("exam_created", "routine", "yes")
 
 
@@ -117,6 +119,9 @@ def test_who_wants_what() -> None:
     assert wants("radiologist", "exam_delivered", [], "stat")
     assert not wants("radiologist", "exam_delivered", [], "routine")
     assert wants("customer", "manual", ["study_held"])
+    for role in ("radiologist", "coordinator"):  # this cannot be declined
+        assert wants(role, "release_recalled", ["exam_delivered"], "routine")
+    assert not wants("technician", "release_recalled", [])
 
 
 def test_addresses_are_masked() -> None:

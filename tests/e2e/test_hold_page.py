@@ -55,4 +55,5 @@ def test_a_hold_from_arrival_to_recall(
     other.fill("[name=reason]", "wrong after all")
     other.get_by_role("button", name="Stop sending and hold again").click()
     expect(other.locator("main")).to_contain_text("2 images were sent already")
+    expect(other.locator("main")).to_contain_text("Nobody could be told: call READER.")
     expect(other.locator("#rows")).to_contain_text("recalled")

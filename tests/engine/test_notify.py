@@ -106,9 +106,9 @@ async def test_a_hold_without_an_exam_tells_its_facility(world: Any) -> None:
 
 
 async def test_another_cause_is_told_again(world: Any) -> None:
-    """A second destination that stops, or a recall, is no repetition of the first."""
+    """Another answer of a destination is no repetition of the first."""
     exam = await world.exam()
-    for code in ("C000", "C000", "recall"):
+    for code in ("C000", "C000", "A700"):
         await notify_event(
             world.engine, "delivery_failed", exam, {"destination": "PACS", "code": code}
         )

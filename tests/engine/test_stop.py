@@ -19,7 +19,7 @@ from rso.engine.delivery import Courier
 from rso.engine.delivery_control import pause_destination, resend_delivery
 from rso.engine.exam_deliveries import act_on_delivery
 from rso.engine.exams import cancel_exam, create_exam
-from rso.engine.holds import recall_hold
+from rso.engine.holds import recall_hold, show_hold
 from rso.engine.outgoing import Preparer
 from rso.engine.router import resume_study, stop_study
 from rso.engine.timeline import timeline_of
@@ -127,12 +127,16 @@ class Way:
         """How many attempts are kept as late ones."""
         return len(await self.ledger.fetch("SELECT id FROM delivery_attempt WHERE state = 'late'"))
 
-    async def told(self) -> list[str]:
-        """The reasons of what was told as a delivery that failed."""
+    async def told(self) -> list[tuple[str, int]]:
+        """The state of the hold and the count of each recall that was told."""
         rows = await self.ledger.fetch(
-            "SELECT payload FROM outbox WHERE event = 'delivery_failed' ORDER BY id"
+            "SELECT payload FROM outbox WHERE event = 'release_recalled' AND kind = 'hook'"
+            " ORDER BY id"
         )
-        return [msgspec.json.decode(row["payload"])["reason"] for row in rows]
+        facts = [msgspec.json.decode(row["payload"]) for row in rows]
+        return [
+            ((await show_hold(self.ledger, fact["hold"])).state, fact["sent"]) for fact in facts
+        ]
 
 
 @pytest.fixture
@@ -191,10 +195,7 @@ async def test_a_recall_reaches_what_is_leased(way: Way) -> None:
     assert await way.noted() == [
         ("sent while it was taken out", {"destination": "PACS", "sent": "1"})
     ]
-    assert await way.told() == [
-        "0 instances were sent under a wrong match",
-        "1 more instance was sent under a wrong match",
-    ]
+    assert await way.told() == [("recalled", 1)]
     moments = [(m.kind, m.what, m.who) for m in await timeline_of(way.ledger, way.exam)]
     assert ("fault", "1 image left in the last moment", "PACS") in moments
     assert await audit.verify(way.ledger) is None

@@ -13,8 +13,11 @@ from rso.core.transport import Kind
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam
 from rso.engine.matcher import match_study
+from rso.ledger import new_id, tables
+from rso.ledger.exams import now
 from rso.ledger.people import Person
 from rso.ledger.sessions import create_session, find_session
+from rso.ledger.site import load_site
 from rso.ledger.studies import upsert_studies
 
 pytestmark = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
@@ -121,3 +124,38 @@ async def test_a_wrong_decision_is_told_in_words(
     done = await client.post(f"/holds/{hold}", headers=headers, data=form, follow_redirects=False)
     assert done.status_code == 303
     assert "Nothing waits" in (await client.get("/holds", headers=headers)).text
+
+
+async def test_who_recalls_reads_whom_to_call(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """No message reaches anybody, so the page says no such thing; others are not shown who."""
+    options = {"ae_title": "PACS", "host": "127.0.0.1", "port": 1}
+    await load_site(clinics.ledger, {
+        "facility": [{"code": "NORTH", "radiologists": [{"code": "READER"}]}],
+        "radiologist": [{"code": "READER", "destinations": [
+            {"code": "R-PACS", "sender": "dicom_scu", "options": options}]}],
+    })  # fmt: skip
+    exam = await exam_of(clinics, name="DOE^JANE")
+    hold = await held(clinics, Patient(name="ROE^MARY", patient_id=exam.number))
+    study = (await clinics.ledger.fetch("SELECT id FROM study"))[0]["id"]
+    await clinics.ledger.insert_rows(tables.Instance, [{
+        "id": new_id(), "facility": "NORTH", "study": study, "sop_instance_uid": "1.3",
+        "sop_class_uid": "1.2", "series_instance_uid": "1.2", "transfer_syntax_uid": "1.2",
+        "digest": "", "size": 1, "batch": new_id(), "received_at": now(),
+    }])  # fmt: skip
+    headers = await person(clinics, "lead@example.org")
+    form = {"decision": "release", "exam": exam.number, "reason": "hers"}
+    await client.post(f"/holds/{hold}", headers=headers, data=form, follow_redirects=False)
+    await clinics.ledger.execute("UPDATE delivery_item SET state = 'acknowledged'")
+    form = {"decision": "recall", "reason": "not hers"}
+    gone = await client.post(f"/holds/{hold}", headers=headers, data=form, follow_redirects=False)
+    for url in (gone.headers["location"], f"/holds/{hold}"):
+        text = (await client.get(url, headers=headers)).text
+        assert "Nobody could be told: call READER." in text
+    assert (
+        "1 image was sent already"
+        in (await client.get(gone.headers["location"], headers=headers)).text
+    )
+    technician = await person(clinics, "tech@north.example", "technician")
+    assert "READER" not in (await client.get(gone.headers["location"], headers=technician)).text
