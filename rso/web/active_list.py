@@ -10,6 +10,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, ServerSentEvent, Template
 
+from rso.core.errors import ConfigError
 from rso.core.exam import ExamStatus, Priority
 from rso.core.number import format_number
 from rso.engine.context import Engine
@@ -117,7 +118,12 @@ async def _counts(request: Ask, engine: Engine, facilities: Sequence[str] | None
 
 
 async def _page(
-    request: Ask, me: Identity, form: dict[str, str], views: Views, view: str = ""
+    request: Ask,
+    me: Identity,
+    form: dict[str, str],
+    views: Views,
+    view: str = "",
+    **more: Any,
 ) -> Template:
     ledger = engine_of(request).ledger
     return page(
@@ -130,6 +136,7 @@ async def _page(
         form=form,
         views=views,
         view=view,
+        **more,
         **await _list(request, me, form),
     )
 
@@ -163,15 +170,26 @@ async def exam_rows(request: Ask) -> Template:
 
 
 @post("/views/{action:str}", status_code=303)
-async def change_views(request: Ask, action: FromPath[str]) -> Redirect:
-    """Keep the list as it is filtered under a name, forget a view, or open with one."""
+async def change_views(request: Ask, action: FromPath[str]) -> Redirect | Template:
+    """Keep the list as it is filtered under a name, forget a view, or open with one.
+
+    The list again, filtered as it was, where a view cannot be kept.
+    """
     me = await signed_in(request)
     form = await checked_form(request)
     ledger, email = engine_of(request).ledger, me.person.email
     key = form.get("view", "")
     if action == "save":
         kept = {name: form[name] for name in _KEPT if form.get(name)}
-        key = await save_view(ledger, email, form.get("name", ""), kept)
+        try:
+            key = await save_view(ledger, email, form.get("name", ""), kept)
+        except ConfigError as exc:
+            made = await _page(
+                request, me, kept, await views_of(ledger, email), problem=f"{exc}".capitalize(),
+                view_name=form.get("name", ""),
+            )  # fmt: skip
+            made.status_code = 409
+            return made
     elif action == "remove":
         await remove_view(ledger, email, key)
         key = ""

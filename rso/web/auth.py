@@ -17,9 +17,10 @@ from rso.ledger.sessions import find_session
 from rso.ledger.tokens import find_token
 from rso.web.client import is_background, limits_of
 
-__all__ = ["COOKIE", "Identity", "checked_form", "current", "engine_of", "signed_in"]
+__all__ = ["COOKIE", "Identity", "checked_form", "current", "engine_of", "known", "signed_in"]
 
 COOKIE = "rso_session"
+_KNOWN = "rso_identity"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -45,6 +46,18 @@ def engine_of(request: Request[Any, Any, Any]) -> Engine:
 
 async def current(request: Request[Any, Any, Any]) -> Identity | None:
     """The caller by API token or session; ``None`` when there is neither."""
+    identity = await _look_up(request)
+    request.scope["state"][_KNOWN] = identity
+    return identity
+
+
+def known(request: Request[Any, Any, Any]) -> Identity | None:
+    """The caller as far as this request looked them up already; for the page of an error."""
+    identity: Identity | None = request.scope.get("state", {}).get(_KNOWN)
+    return identity
+
+
+async def _look_up(request: Request[Any, Any, Any]) -> Identity | None:
     ledger = engine_of(request).ledger
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":

@@ -1,13 +1,14 @@
 """Errors as people and programs read them: one page, one problem+json (RFC 9457)."""
 
+import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.response import Redirect, Template
+from litestar.response import Redirect
 
 from rso.core.errors import (
     ConfigError,
@@ -22,7 +23,9 @@ from rso.core.errors import (
     RsoError,
 )
 from rso.ledger import LedgerUnavailable, LedgerValueError
+from rso.web.auth import known
 from rso.web.live import TooManyStreams
+from rso.web.page import page
 
 __all__ = ["answer_error"]
 
@@ -80,22 +83,35 @@ def _places(exc: HTTPException) -> str:
     )
 
 
+def _back(request: Request[Any, Any, Any]) -> str:
+    """The page of RSO's own that one came from; empty where none is known."""
+    try:
+        came = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return ""
+    own = came.netloc == request.headers.get("host") and came.path != request.url.path
+    # A browser takes what begins with two slashes, or a backslash, for another host.
+    if not own or not re.fullmatch(r"/([A-Za-z0-9_.@~%-]+/?)*", came.path):
+        return ""
+    return came.path + (f"?{came.query}" if came.query else "")
+
+
 def answer_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
     """The one answer to every exception."""
     status, detail = _status(exc)
-    page = "text/html" in request.headers.get("accept", "")
-    page = page or request.url.path == "/"  # the way in of the web, whoever asks
-    if page and status == 401 and request.method == "GET":
+    shown = "text/html" in request.headers.get("accept", "")
+    shown = shown or request.url.path == "/"  # the way in of the web, whoever asks
+    if shown and status == 401 and request.method == "GET":
         # Whoever follows a link of a message comes to where it leads.
         path = request.url.path
         return Redirect("/sign-in" if path == "/" else f"/sign-in?next={quote(path)}")
     title = _TITLES.get(status, "Error")
-    if page:
-        return Template(
-            "error.html",
-            context={"title": title, "detail": detail, "me": None, "site": ""},
-            status_code=status,
+    if shown:
+        made = page(
+            request, "error.html", known(request), title=title, detail=detail, back=_back(request)
         )
+        made.status_code = status
+        return made
     return Response(
         {"type": "about:blank", "title": title, "status": status, "detail": detail},
         status_code=status,

@@ -5,14 +5,16 @@ from typing import Any
 from litestar import Request, Response, post
 from litestar.exceptions import PermissionDeniedException
 from litestar.params import FromPath
-from litestar.response import Redirect
+from litestar.response import Redirect, Template
 
+from rso.core.errors import OwnerError
 from rso.core.exam import Exam
 from rso.engine.context import Engine
 from rso.engine.exams import find_exam
 from rso.engine.owners import claim_exam, give_exam, release_exam
 from rso.ledger.people import Person
 from rso.web.auth import checked_form, engine_of, signed_in
+from rso.web.exam_page import show_exam
 
 __all__ = ["HANDLERS", "change_hands"]
 
@@ -38,8 +40,13 @@ async def change_hands(
 
 
 @post("/exams/{number:str}/owner", status_code=303)
-async def change_owner(request: Request[Any, Any, Any], number: FromPath[str]) -> Response[Any]:
-    """``to``: ``me`` claims, an address assigns, ``-`` lets go; htmx is told to load the rows."""
+async def change_owner(
+    request: Request[Any, Any, Any], number: FromPath[str]
+) -> Response[Any] | Template:
+    """``to``: ``me`` claims, an address assigns, ``-`` lets go; htmx is told to load the rows.
+
+    The exam's page says it where somebody was faster.
+    """
     me = await signed_in(request)
     me.require("technician", "coordinator")
     form = await checked_form(request)
@@ -47,8 +54,14 @@ async def change_owner(request: Request[Any, Any, Any], number: FromPath[str]) -
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     to = form.get("to", "")
     action = {"me": "claim", "-": "release"}.get(to, "give")
-    await change_hands(engine, exam, me.person, action, to)
-    if "hx-request" in request.headers:
+    by_list = "hx-request" in request.headers
+    try:
+        await change_hands(engine, exam, me.person, action, to)
+    except OwnerError as exc:
+        if by_list:  # which says it above its rows
+            raise
+        return await show_exam(request, me, exam, status=409, owner_problem=f"{exc}".capitalize())
+    if by_list:
         return Response(None, status_code=204, headers={"HX-Trigger": "refresh"})
     return Redirect(f"/exams/{exam.number}", status_code=303)
 

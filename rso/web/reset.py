@@ -81,12 +81,21 @@ async def _send_link(engine: Engine, email: str) -> None:
         await notifier.close()
 
 
+def _form(request: Ask, *, status: int = 200, **more: Any) -> Template:
+    """The form; with ``gone`` only the way to another link."""
+    shown = page(
+        request, "reset.html", None, least=SHORTEST_PASSWORD, can_reset=can_reset(request), **more
+    )
+    shown.status_code = status
+    return shown
+
+
 @get("/reset/{secret:str}")
 async def reset_page(request: Ask, secret: FromPath[str]) -> Template:
     """The form for a new password; opening the link uses nothing up."""
     if not await is_reset(engine_of(request).ledger, secret):
-        raise NotFoundException("this link is no longer good; ask for another")
-    return page(request, "reset.html", None, problem="", least=SHORTEST_PASSWORD)
+        return _form(request, status=404, gone=True)
+    return _form(request)
 
 
 @post("/reset/{secret:str}", status_code=200)
@@ -95,17 +104,15 @@ async def reset_now(request: Ask, secret: FromPath[str]) -> Template:
     form = await checked_form(request)
     ledger = engine_of(request).ledger
     if await too_many(ledger, f"reset-use:{peer_address(request)}", 20):
-        raise NotFoundException("too many tries; please wait a minute")
+        return _form(request, status=429, problem="Too many tries; please wait a minute.")
     if not await is_reset(ledger, secret):
-        raise NotFoundException("this link is no longer good; ask for another")
+        return _form(request, status=404, gone=True)
     if len(form.get("password", "")) < SHORTEST_PASSWORD:
         problem = f"A password has at least {SHORTEST_PASSWORD} characters."
-        shown = page(request, "reset.html", None, problem=problem, least=SHORTEST_PASSWORD)
-        shown.status_code = 422
-        return shown
+        return _form(request, status=422, problem=problem)
     if not await reset_password(ledger, secret, form["password"]):
-        raise NotFoundException("this link is no longer good; ask for another")
-    return page(request, "reset.html", None, problem="", done=True)
+        return _form(request, status=404, gone=True)
+    return _form(request, done=True)
 
 
 HANDLERS = [forgot_page, forgot, reset_page, reset_now]
