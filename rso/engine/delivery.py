@@ -103,6 +103,7 @@ class Courier:
         stray = await leased_items(self.engine.ledger, self.owner) - self.leased.keys()
         await give_back(self.engine.ledger, self.owner, sorted(stray))
         while not stop.is_set():
+            self.wake.clear()  # in each turn: what woke it must not keep it from resting
             await self.journal()
             paused = await self._is_paused()
             await self._keep_leases(paused=paused)
@@ -130,7 +131,6 @@ class Courier:
         room = _AHEAD * self.sender.parallel - len(self.leased)
         if room < _AHEAD // 2:
             return False
-        self.wake.clear()
         rows = await claim_items(
             self.engine.ledger, self.code, self.owner, limit=room, seconds=_LEASE_SECONDS
         )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,25 @@ async def test_what_was_leased_in_a_turn_that_failed_is_sent(
     way.courier.wake.set()
     await way.until(lambda: len(way.link.begun) == 2 * COUNT)
     assert failed == [COUNT]
+
+
+@pytest.mark.parametrize("why", ["paused", "resting", "full"])
+async def test_who_may_not_send_rests(way: Way, why: str) -> None:
+    """New work wakes a courier that can take none of it once, and not again and again."""
+    if why == "paused":
+        await pause_destination(way.engine, "PACS", paused=True, actor="a")
+        await way.until(lambda: len(way.courier.leased) == 1)
+    elif why == "resting":
+        way.courier.open_until = time.monotonic() + 60
+    turns = 0
+    journal = way.courier.journal
+
+    async def counted() -> None:
+        nonlocal turns
+        turns += 1
+        await journal()
+
+    way.courier.journal = counted  # type: ignore[method-assign]
+    way.courier.wake.set()
+    await asyncio.sleep(0.5)
+    assert 1 <= turns <= 3
