@@ -20,7 +20,8 @@ __all__ = [
 
 _Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
-_ASK_FOR_PASSWORDS = frozenset({"ftp", "http_upload"})
+_ACCOUNTS = frozenset({"ftp", "http_upload"})  # here a name is one account, wherever from
+_NEVER_ASK_FOR_PASSWORDS = frozenset({"dicom_scp"})
 
 
 @lru_cache(maxsize=4096)
@@ -70,7 +71,7 @@ def _obstacle(source: Source, connection: Connection) -> str:
 
 def _is_bound(source: Source) -> bool:
     """Whether something else than the name, which anybody can claim, tells the source."""
-    asked = bool(source.password_hash) and source.channel in _ASK_FOR_PASSWORDS
+    asked = bool(source.password_hash) and source.channel not in _NEVER_ASK_FOR_PASSWORDS
     return bool(source.networks or fingerprints(source) or asked)
 
 
@@ -173,8 +174,8 @@ def check_sources(sources: Sequence[Source]) -> list[str]:
 
 
 def _overlap(one: Source, other: Source) -> bool:
-    if one.channel in _ASK_FOR_PASSWORDS:
-        return True  # an account or a token name is one account
+    if one.channel in _ACCOUNTS:
+        return True
     a, b = fingerprints(one), fingerprints(other)
     if a and b and not a & b:
         return False
