@@ -232,7 +232,7 @@ class Courier:
             state="pending",
             attempts=attempts,
             next_at=again,
-            code=result.code,
+            code=result.code[:16],
             reason=result.reason,
         )
         if isinstance(result, SendResult) and result.outcome is not Outcome.RETRY:

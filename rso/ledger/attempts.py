@@ -25,7 +25,7 @@ async def keep_attempts(ledger: Ledger, attempts: Sequence[Attempt]) -> None:
         " ON CONFLICT (delivery, subject, state, code, reason) DO UPDATE"
         " SET times = delivery_attempt.times + 1, last_at = excluded.last_at",
         [
-            (new_id(), delivery, subject, state, code, reason[:200], at, at)
+            (new_id(), delivery, subject, state, code[:16], reason[:200], at, at)
             for delivery, subject, state, code, reason, at in attempts
         ],
     )

@@ -36,6 +36,7 @@ async def append(
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Add an entry; facts hold no patient data."""
+    actor, action, facility = actor[:254], action[:64], facility[:64]
     text = msgspec.json.encode(dict(facts or {})).decode()
     async with ledger.transaction():
         if ledger.kind == "postgres":

@@ -199,13 +199,15 @@ async def complete_items(ledger: Ledger, owner: str, answers: Sequence[Answer]) 
     return changed
 
 
-async def release_items(ledger: Ledger, owner: str, *, but: str = "") -> None:
-    """Give leases back: those of ``owner``, or of everyone whose name begins so but ``but``."""
+async def release_items(ledger: Ledger, owner: str) -> None:
+    """Give leases back: those of ``owner``; ends it with a slash, of everyone who begins so."""
+    where, values = "lease_owner = ?", list[Any]([owner])
+    if owner.endswith("/"):
+        where, values = "substr(lease_owner, 1, ?) = ?", [len(owner), owner]
     await ledger.execute(
-        "UPDATE delivery_item SET lease_owner = '', lease_until = NULL"
-        " WHERE state = 'pending' AND lease_owner LIKE ? AND lease_owner <> ?",
-        f"{owner}%",
-        but,
+        "UPDATE delivery_item SET lease_owner = '', lease_until = NULL"  # noqa: S608
+        f" WHERE state = 'pending' AND lease_owner <> '' AND {where}",
+        *values,
     )
 
 

@@ -89,6 +89,7 @@ async def open_hold(
     evidence: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Open a hold; ``None`` when the same thing already waits for the same reason."""
+    reason = reason[:64]  # a plugin's words
     if await reason_open(ledger, study=study, reason=reason, instance=instance):
         return None
     hold_id = new_id()

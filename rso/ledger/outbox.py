@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 
 __all__ = ["add_to_outbox", "claim_outbox", "give_back_outbox"]
+
+_MOST_DEDUPE = 300
 
 
 async def add_to_outbox(
@@ -32,7 +35,7 @@ async def add_to_outbox(
         "id": row_id,
         "kind": kind,
         "event": event,
-        "dedupe": dedupe or row_id,
+        "dedupe": _fitting(dedupe) or row_id,
         "exam": exam,
         "facility": facility,
         "recipient": recipient,
@@ -49,6 +52,14 @@ async def add_to_outbox(
         "done_at": None,
     }
     return await ledger.insert_rows(tables.Outbox, [row], on_conflict="nothing")
+
+
+def _fitting(dedupe: str) -> str:
+    """Itself; a longer one than the column takes ends in its digest."""
+    if len(dedupe) <= _MOST_DEDUPE:
+        return dedupe
+    digest = sha256(dedupe.encode()).hexdigest()
+    return f"{dedupe[: _MOST_DEDUPE - len(digest)]}{digest}"
 
 
 async def claim_outbox(
@@ -96,7 +107,8 @@ async def give_back_outbox(ledger: Ledger, kind: str, owner: str) -> None:
     """End the leases of everyone whose name begins so: earlier lives of this process."""
     await ledger.execute(
         "UPDATE outbox SET lease_owner = '', lease_until = NULL"
-        " WHERE kind = ? AND done_at IS NULL AND lease_owner LIKE ?",
+        " WHERE kind = ? AND done_at IS NULL AND substr(lease_owner, 1, ?) = ?",
         kind,
-        f"{owner}%",
+        len(owner),
+        owner,
     )

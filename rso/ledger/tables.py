@@ -230,7 +230,7 @@ class DeliveryItem(Table, tablename="delivery_item"):
     code = Varchar(16, default="")
     reason = Varchar(200, default="")
     next_at = Timestamptz()
-    lease_owner = Varchar(64, default="")
+    lease_owner = Text(default="")
     lease_until = Timestamptz(null=True, default=None)
     acknowledged_at = Timestamptz(null=True, default=None)
 
@@ -268,7 +268,7 @@ class Outbox(Table, tablename="outbox"):
     attempts = Integer(default=0)
     history = JSON(default="[]")
     next_at = Timestamptz()
-    lease_owner = Varchar(64, default="")
+    lease_owner = Text(default="")
     lease_until = Timestamptz(null=True, default=None)
     created_at = Timestamptz()
     done_at = Timestamptz(null=True, default=None)
