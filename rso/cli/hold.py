@@ -58,6 +58,8 @@ def show(hold_id: str, *, config: Config = None, json: Json = False) -> None:
             ("birth date", evidence.get("birth_date", "")),
             ("sex", evidence.get("sex", "")),
             ("suggestions", ", ".join(evidence.get("suggestions", []))),
+            ("asked by", hold.first_person),
+            ("asked because", evidence.get("asked_because", "") if hold.first_person else ""),
             ("instances", hold.instances),
         ],
     )

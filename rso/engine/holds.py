@@ -131,7 +131,7 @@ async def release_hold(
             raise MatchingError(f"the exam is {exam.status}")
         verdict = compare(incoming_from_row(study), exam)
         choice = {"exam": exam.number, "identity": identity}
-        if not await _second_person(ledger, hold, verdict, actor, choice):
+        if not await _second_person(ledger, hold, verdict, actor, choice, reason):
             return False
         if hold.kind == "instance":
             raise MatchingError(
@@ -158,15 +158,21 @@ def _names_exam(patient_id: str, exam: Exam) -> bool:
 
 
 async def _second_person(
-    ledger: Ledger, hold: HoldRow, verdict: Verdict, actor: str, choice: dict[str, str]
+    ledger: Ledger,
+    hold: HoldRow,
+    verdict: Verdict,
+    actor: str,
+    choice: dict[str, str],
+    reason: str,
 ) -> bool:
-    """Whether two people chose the same; a first, or another, choice is noted and waits."""
+    """Whether two people chose the same; a first, or another, choice is noted with its reason."""
     if not verdict.needs_second_person:
         return True
     same = hold.evidence.get("asked", choice) == choice
     if hold.first_person and hold.first_person != actor and same:
         return True
-    evidence = msgspec.json.encode({**hold.evidence, "asked": choice}).decode()
+    asked = {**hold.evidence, "asked": choice, "asked_because": reason}
+    evidence = msgspec.json.encode(asked).decode()
     await ledger.execute(
         "UPDATE hold SET first_person = ?, evidence = ? WHERE id = ?", actor, evidence, hold.id
     )
@@ -176,7 +182,7 @@ async def _second_person(
         action="hold release asked",
         facility=hold.facility,
         exam=choice["exam"],
-        facts={"hold": hold.id},
+        facts={"hold": hold.id, "reason": reason, "identity": choice["identity"]},
     )
     return False
 

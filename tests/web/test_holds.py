@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
@@ -74,7 +75,8 @@ async def test_two_people_choose_the_same(
     assert EVIL not in page
 
     async def release(headers: dict[str, str], exam: Exam, identity: str = "exam") -> int:
-        form = {"decision": "release", "exam": exam.number, "identity": identity, "reason": "asked"}
+        reason = f"because of {EVIL}"
+        form = {"decision": "release", "exam": exam.number, "identity": identity, "reason": reason}
         answer = await client.post(url, headers=headers, data=form, follow_redirects=False)
         return answer.status_code
 
@@ -84,7 +86,15 @@ async def test_two_people_choose_the_same(
     assert await release(one, first) == 422
     assert await release(two, first, "images") == 422
     assert await release(one, first) == 422
-    assert "lead@example.org has asked" in (await client.get(url, headers=two)).text
+    asked = (await client.get(url, headers=two)).text
+    assert "lead@example.org has asked" in asked
+    assert "Reason: <q>because of &lt;script&gt;" in asked
+    assert EVIL not in asked
+    said = await clinics.ledger.fetch(
+        "SELECT facts FROM audit WHERE action = 'hold release asked' ORDER BY id DESC LIMIT 1"
+    )
+    facts = msgspec.json.decode(said[0]["facts"])
+    assert facts == {"hold": hold, "reason": f"because of {EVIL}", "identity": "exam"}
     assert "the second is awaited" in (await client.get("/holds/rows", headers=two)).text
     seen = (await client.get(url, headers=two)).text.split("seen=")[1].split('"')[0]
     assert (await client.get(f"{url}/changed?seen={seen}", headers=two)).status_code == 204
