@@ -169,3 +169,21 @@ async def test_who_recalls_reads_whom_to_call(
     )
     technician = await person(clinics, "tech@north.example", "technician")
     assert "READER" not in (await client.get(gone.headers["location"], headers=technician)).text
+
+
+@pytest.mark.parametrize("role", ["technician", "customer", "auditor", "coordinator"])
+async def test_deciding_is_offered_to_those_who_can(
+    clinics: Engine, client: AsyncTestClient[Litestar], role: str
+) -> None:
+    """Everybody else may look."""
+    await held(clinics, Patient(name="DOE^JANE"))
+    email = "lead@example.org" if role == "coordinator" else "tech@north.example"
+    await clinics.ledger.execute(
+        "UPDATE user_account SET role = ? WHERE email = 'tech@north.example'",
+        "technician" if role == "coordinator" else role,
+    )
+    headers = await person(clinics, email, role)
+    for url in ("/holds", "/holds/rows"):
+        text = (await client.get(url, headers=headers)).text
+        assert (">Look and decide</a>" in text) == (role == "coordinator")
+        assert (">Look</a>" in text) == (role != "coordinator")
