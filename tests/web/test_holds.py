@@ -1,5 +1,6 @@
 """Holds as pages: evidence in words, two people who choose the same, undo, and word of changes."""
 
+import re
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -108,6 +109,33 @@ async def test_two_people_choose_the_same(
     assert "nothing had been sent" in back.text
     assert "recalled" in back.text
     assert "1 with an alarm" in back.text
+
+
+async def test_each_reason_says_that_it_is_kept(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """At the field, and tied to it: deciding, taking back on either page, cancelling."""
+    exam = await exam_of(clinics, name="DOE^JANE")
+    hold = await held(clinics, Patient(name="ROE^MARY", patient_id=exam.number))
+    headers = await person(clinics, "lead@example.org")
+
+    async def fields(url: str) -> list[str]:
+        text = (await client.get(url, headers=headers)).text
+        found = re.findall(
+            r'<input id="([^"]+)" name="reason"[^>]* aria-describedby="([^" ]+)', text
+        )
+        assert len(found) == text.count('name="reason"')
+        for field, hint in found:
+            kept = "Kept in the audit for good: no patient&#39;s name."
+            assert f'id="{hint}">{kept}' in text.replace("patient's", "patient&#39;s")
+            assert hint == f"{field}-kept"
+        return [field for field, _ in found]
+
+    assert await fields(f"/holds/{hold}") == ["reason"]
+    form = {"decision": "release", "exam": exam.number, "reason": "hers"}
+    await client.post(f"/holds/{hold}", headers=headers, data=form, follow_redirects=False)
+    assert await fields(f"/holds/{hold}") == ["reason"]
+    assert await fields(f"/exams/{exam.number}") == [f"why-{hold}", "cancel-why"]
 
 
 async def test_a_wrong_decision_is_told_in_words(
