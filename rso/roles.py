@@ -121,6 +121,7 @@ async def receivers_of(
             sources=snapshot.sources,
             data_dir=folder,
             associate=quotas.associate,
+            require_quota=quotas.require,
         )
         receivers.append(receiver(config, context))
     try:

@@ -162,7 +162,7 @@ class _Client:
                 connection.request(method, self._base + path, body(), sent)
                 answer = connection.getresponse()
                 data = answer.read()
-                if answer.status not in {502, 503, 507} or attempt == _TRIES:
+                if answer.status not in {429, 502, 503, 507} or attempt == _TRIES:
                     return answer.status, msgspec.json.decode(data) if data else {}
             except (OSError, http.client.HTTPException) as exc:
                 if attempt == _TRIES:

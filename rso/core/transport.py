@@ -225,6 +225,10 @@ def _unlimited(source: Source) -> Callable[[], None]:  # noqa: ARG001
     return lambda: None
 
 
+def _unmetered(provenance: Provenance, instances: int, size: int) -> None:
+    pass
+
+
 class ReceiverContext(Struct, frozen=True, kw_only=True):
     """What RSO hands to a receiver.
 
@@ -232,6 +236,8 @@ class ReceiverContext(Struct, frozen=True, kw_only=True):
         identify: The source a connection belongs to, or ``None`` to refuse it; never blocks.
         associate: Takes one of a source's associations and returns what gives it back; ``None``
             when it has none left, or has used up its quota of today.
+        require_quota: Raises QuotaError when so many instances, of so many bytes, are more than
+            may still come today; counts nothing. For what is kept before it is whole.
         data_dir: A folder of the receiver's own, made for it.
     """
 
@@ -240,6 +246,7 @@ class ReceiverContext(Struct, frozen=True, kw_only=True):
     sources: Callable[[], Sequence[Source]]
     data_dir: Path
     associate: Callable[[Source], Callable[[], None] | None] = _unlimited
+    require_quota: Callable[[Provenance, int, int], None] = _unmetered
 
 
 class Receiver(ABC):

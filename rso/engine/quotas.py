@@ -75,13 +75,12 @@ class Quotas:
             QuotaError: It is more than may be sent today.
         """
         taken: list[_Counter] = []
-        own = (provenance.facility, provenance.channel, provenance.source)
 
         def undo() -> None:
             for counter in taken:
                 counter.add(Quota(), -1, -size)
 
-        for key, quota in self._of((provenance.facility,), own):
+        for key, quota in self._of(*_keys(provenance)):
             counter = self._counter(key)
             if not counter.add(quota, 1, size):
                 undo()
@@ -89,6 +88,17 @@ class Quotas:
                 raise QuotaError("the quota of today is used up, try again later")
             taken.append(counter)
         return undo
+
+    def require(self, provenance: Provenance, instances: int, size: int) -> None:
+        """Look whether so much may still come today; counts nothing.
+
+        Raises:
+            QuotaError: It may not.
+        """
+        for key, quota in self._of(*_keys(provenance)):
+            if not self._counter(key).fits(quota, instances, size):
+                self._note(key, "more than is left of the quota of today")
+                raise QuotaError("more than is left of the quota of today, try again later")
 
     def associate(self, source: Source) -> Callable[[], None] | None:
         """One of the source's associations, as what gives it back; ``None``: there is none left."""
@@ -224,6 +234,11 @@ class _Counter:
 def _exceeds(quota: Quota, instances: int, size: int) -> bool:
     most, most_bytes = quota.instances_per_day, quota.bytes_per_day
     return bool((most and instances > most) or (most_bytes and size > most_bytes))
+
+
+def _keys(provenance: Provenance) -> tuple[Key, Key]:
+    own = (provenance.facility, provenance.channel, provenance.source)
+    return (provenance.facility,), own
 
 
 def _key(source: Source) -> Key:

@@ -39,6 +39,10 @@ class FtpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         float, Meta(gt=0, description="an incomplete file waits so long for its resume")
     ] = 24.0
     most_bytes: Annotated[int, Meta(ge=1, description="bytes of one file")] = 64 << 30
+    open_files: Annotated[
+        int, Meta(ge=1, description="incomplete files that wait, of one account")
+    ] = 100
+    open_bytes: Annotated[int, Meta(ge=1, description="bytes of these, together")] = 128 << 30
 
 
 def passive_range(config: FtpConfig) -> range | None:

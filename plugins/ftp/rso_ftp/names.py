@@ -90,6 +90,13 @@ class Names:
         """Forget an entry."""
         self._rows("DELETE FROM name WHERE account = ? AND path = ?", account, path)
 
+    def waiting(self, account: str) -> dict[str, int]:
+        """The bytes of each incomplete file of an account, by path."""
+        rows = self._rows(
+            "SELECT path, size FROM name WHERE account = ? AND kind = 'part'", account
+        )
+        return {str(path): int(str(size)) for path, size in rows}
+
     def stale_parts(self, older_than: float) -> list[tuple[str, Name]]:
         """Incomplete files, with their accounts, that nobody went on with."""
         rows = self._rows(

@@ -249,7 +249,7 @@ def build_server(
         SSL.Error: The certificate cannot be used.
     """
     base: Any = _Plain if certificate is None else _Tls
-    uploads = Uploads(names, parts, context.spool, config.most_bytes)
+    uploads = Uploads(names, parts, context, config)
     shared = Shared(context=context, names=names, uploads=uploads)
     values: dict[str, Any] = {
         "shared": shared,

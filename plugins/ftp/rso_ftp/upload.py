@@ -18,12 +18,15 @@ from rso.plugins import (
     IntakeError,
     NoSpaceError,
     NotDicomError,
+    Provenance,
+    QuotaError,
     Receipt,
+    ReceiverContext,
     RefusedError,
     RsoError,
-    Spool,
     VolumeError,
 )
+from rso_ftp.config import FtpConfig
 from rso_ftp.names import Name, Names
 
 __all__ = ["Upload", "UploadError", "Uploads"]
@@ -49,9 +52,12 @@ class Uploads:
     A client that lost its connection goes on with another long before the server notices.
     """
 
-    def __init__(self, names: Names, folder: Path, spool: Spool, most_bytes: int) -> None:
-        self.names, self.folder, self.spool = names, folder, spool
-        self.most_bytes = most_bytes
+    def __init__(
+        self, names: Names, folder: Path, context: ReceiverContext, config: FtpConfig
+    ) -> None:
+        self.names, self.folder, self.spool = names, folder, context.spool
+        self.most_bytes = config.most_bytes
+        self._context, self._config = context, config
         self._active: dict[tuple[str, str], Upload] = {}
         self._beginning: dict[tuple[str, str], _Turn] = {}
         self._lock = threading.Lock()  # never held while anything is waited for
@@ -93,6 +99,29 @@ class Uploads:
                 turn.users -= 1
                 if not turn.users:
                     del self._beginning[key]
+
+    def require(self, upload: "Upload", size: int, provenance: Provenance) -> int:
+        """Look whether an account may have ``size`` bytes of a file on the disk before it is whole.
+
+        Returns:
+            The bytes of all its incomplete files.
+
+        Raises:
+            QuotaError: That is more than the configuration, or a quota of today, allows.
+        """
+        with self._lock:
+            active = [u for u in self._active.values() if u.account == upload.account]
+        sizes = self.names.waiting(upload.account)
+        for one in active:
+            if one.on_disk:
+                sizes[one.name] = max(sizes.get(one.name, 0), one.on_disk)
+        sizes.pop(upload.name, None)
+        others = list(sizes.values())
+        total = sum(others) + size
+        if len(others) >= self._config.open_files or total > self._config.open_bytes:
+            raise QuotaError("this account has too many incomplete files, end some of them first")
+        self._context.require_quota(provenance, len(others) + 1, total)
+        return total
 
     def ended(self, upload: "Upload") -> None:
         """Forget a file that is under way no more."""
@@ -154,10 +183,22 @@ class Upload:
     def _kept_before(self) -> bool:
         return self._was is not None and self._was.kind == "kept"
 
+    @property
+    def on_disk(self) -> int:
+        """Bytes of its part."""
+        return self._size if self._file >= 0 else 0
+
     def _require(self, size: int) -> None:
         if self._promised < size:
             self._store.spool.require_space(max(size, _IN_MEMORY))
             self._promised = max(size, _SPACE_STEP)
+            if self._file >= 0:
+                self._require_part(self._size)
+
+    def _require_part(self, size: int) -> None:
+        total = self._store.require(self, size, self._batch().provenance)
+        # Once more for the copy in the spool: an account's parts take half of the room at most.
+        self._store.spool.require_space(total)
 
     def write(self, data: bytes) -> None:
         """Take the next bytes.
@@ -182,8 +223,13 @@ class Upload:
                 return
             self._require(len(data))
             self._promised -= len(data)
+            if self._file < 0:
+                self._require_part(self._size)
             self._spill()
             self._put(data)
+        except QuotaError as exc:
+            self._drop()
+            raise UploadError(f"452 {exc}.") from exc
         except NoSpaceError as exc:
             raise UploadError(f"452 {exc}.") from exc
         except OSError as exc:
@@ -216,6 +262,9 @@ class Upload:
             return "226 Kept before."
         try:
             reply = self._join()
+        except QuotaError as exc:  # it lasts longer than anybody should fill the disk for
+            self._drop()
+            return f"452 {exc}."
         except NoSpaceError as exc:
             reply = f"452 {exc}."
         except VolumeError as exc:
@@ -287,15 +336,17 @@ class Upload:
         self.closed = True
         self._store.ended(self)
         self._release()
-        parts = {self._part, self._was.part if self._was else ""} - {""}
-        for part in parts:
-            (self._store.folder / part).unlink(missing_ok=True)
+        self._unlink()
         self._memory = bytearray()
         if kept:
             name = Name(path=self.name, kind="kept", size=self._size)
             self._store.names.put(self.account, name)
         else:
             self._store.names.remove(self.account, self.name)
+
+    def _unlink(self) -> None:
+        for part in {self._part, self._was.part if self._was else ""} - {""}:
+            (self._store.folder / part).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Park what is there for its resume; called for a broken connection too."""
@@ -315,6 +366,8 @@ class Upload:
         try:
             if self._file < 0 and not self._memory:
                 return  # nothing came: what was there stays
+            if self._file < 0:
+                store.require(self, self._size, self._batch().provenance)
             self._spill()
             name = Name(
                 path=self.name, kind="part", size=self._size, part=self._part,
@@ -325,7 +378,7 @@ class Upload:
                 (store.folder / was.part).unlink(missing_ok=True)
         except (OSError, RsoError) as exc:
             log.warning("the incomplete file could not be parked", reason=type(exc).__name__)
-            (store.folder / self._part).unlink(missing_ok=True)
+            self._unlink()
             store.names.remove(self.account, self.name)
         finally:
             self._release()

@@ -24,6 +24,12 @@ class HttpUploadConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     expire_hours: Annotated[
         float, Meta(gt=0, description="an instance sent in pieces waits so long for the next")
     ] = 24.0
+    open_instances: Annotated[
+        int, Meta(ge=1, description="instances in pieces that wait, of one account")
+    ] = 100
+    open_bytes: Annotated[
+        int, Meta(ge=1, description="bytes that these are announced to have, together")
+    ] = 64 << 30
 
 
 class HttpUpload(Receiver):
@@ -41,7 +47,7 @@ class HttpUpload(Receiver):
 
         super().__init__(config, context)
         self.callers = Callers(context)
-        self.pieces = Pieces(context, config.most_bytes, config.expire_hours * 3600)
+        self.pieces = Pieces(context, config)
 
     async def start(self) -> Sequence[str]:
         """Nothing of its own listens; what a crash left half written is removed."""

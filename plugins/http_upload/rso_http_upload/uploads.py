@@ -17,7 +17,7 @@ from rso.plugins import IntakeError
 from rso.web.auth import engine_of
 from rso_http_upload.answer import failure
 from rso_http_upload.callers import exam_of
-from rso_http_upload.pieces import OffsetError
+from rso_http_upload.pieces import CrowdedError, OffsetError
 from rso_http_upload.receiver import receiver_of
 
 __all__ = ["HANDLERS"]
@@ -153,6 +153,8 @@ async def piece(request: Ask, number: FromPath[str], uid: FromPath[str]) -> Resp
              "offset": exc.offset},
             status_code=409, media_type="application/problem+json",
         )  # fmt: skip
+    except CrowdedError as exc:
+        raise HTTPException(str(exc), status_code=429) from exc
     except IntakeError as exc:
         failed = failure(exc, sop_instance_uid=uid)
         status = 507 if failed.failure == 0xA700 else 409
