@@ -179,13 +179,7 @@ def load_settings(path: Path | None = None) -> Settings:
     for name, section in document.plugins.items():
         if not isinstance(section, dict):
             raise ConfigError(f"{file}: a table is expected - at `$.plugins.{name}`")
-    for text in document.web.trusted_proxies:
-        try:
-            ip_network(text)
-        except ValueError:
-            raise ConfigError(
-                f"{file}: {text!r} is no network - at `$.web.trusted_proxies`"
-            ) from None
+    _check_networks(document.web, file)
     data_dir = folder / document.site.data_dir
     return Settings(
         path=file,
@@ -201,6 +195,16 @@ def load_settings(path: Path | None = None) -> Settings:
         plugins=document.plugins,
         disabled=tuple(disabled),
     )
+
+
+def _check_networks(web: Web, file: Path) -> None:
+    """What every request would ask of them, asked at the start."""
+    for name in ("trusted_proxies", "metrics_from"):
+        for text in getattr(web, name):
+            try:
+                ip_network(text)
+            except ValueError:
+                raise ConfigError(f"{file}: {text!r} is no network - at `$.web.{name}`") from None
 
 
 def _database_url(url: str, folder: Path) -> str:

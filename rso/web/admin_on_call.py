@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rso.web.typed import whole_number
+
 __all__ = ["call_rows", "hours_of", "on_call_of", "staff_of"]
 
 Entry = dict[str, Any]
@@ -44,8 +46,8 @@ def on_call_of(rows: Sequence[dict[str, str]]) -> list[Entry]:
     """
     found: dict[tuple[int, str], list[Entry]] = {}
     for row in rows:
-        order = row.get("order", "")
-        key = int(order) if order.isdecimal() else _LAST, row["person"]
+        order = whole_number(row.get("order", ""))
+        key = _LAST if order is None else order, row["person"]
         found.setdefault(key, []).extend(hours_of(row, []))
     return [
         {"person": person, "hours": hours}

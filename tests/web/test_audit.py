@@ -2,15 +2,19 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from httpx import ASGITransport, AsyncClient
 
 import rso.ledger.audit_search
 from rso.app import create_app
+from rso.core.errors import ConfigError
 from rso.engine.context import Engine
 from rso.ledger import audit
 from rso.ledger.tokens import create_token
+from rso.settings import load_settings
+from rso.web.admin_on_call import on_call_of
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -82,3 +86,19 @@ async def test_whatever_is_typed_is_answered(
     """A number of any length, and times at either end of time."""
     for path in ("/audit", "/audit.csv"):
         assert (await lead.post(path, data={field: typed})).status_code == status
+
+
+def test_the_order_of_those_on_call_is_any_text() -> None:
+    """A number of any length, or none, is the last."""
+    typed = {"a@x": "9" * 5000, "b@x": "2", "c@x": "soon", "d@x": "1"}
+    rows = [{"order": order, "person": person} for person, order in typed.items()]
+    assert [entry["person"] for entry in on_call_of(rows)] == ["d@x", "b@x", "a@x", "c@x"]
+
+
+@pytest.mark.parametrize("name", ["trusted_proxies", "metrics_from"])
+def test_networks_are_checked_at_the_start(tmp_path: Path, name: str) -> None:
+    """A typing error names its place, and fails no request later."""
+    file = tmp_path / "rso.toml"
+    file.write_text(f'[web]\n{name} = ["10.0.0.0/8", "10.0.0.1/8"]\n')
+    with pytest.raises(ConfigError, match=rf"10\.0\.0\.1/8.*\$\.web\.{name}"):
+        load_settings(file)
