@@ -24,6 +24,7 @@ from rso.engine.documents import (
 from rso.engine.exams import find_exam, note_exam
 from rso.web.auth import checked_form, engine_of, signed_in
 from rso.web.exam_page import show_exam
+from rso.web.seen import LOOKERS
 
 __all__ = ["HANDLERS", "MOST_BODY", "add_documents", "chosen_documents", "hand_out"]
 
@@ -118,6 +119,7 @@ async def download_document(
 ) -> Response[Any]:
     """A document as a download."""
     me = await signed_in(request)
+    me.require(*LOOKERS)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     return await hand_out(request, exam, document, me.person.email)

@@ -16,6 +16,7 @@ from rso.engine.exams import find_exam
 from rso.ledger import audit
 from rso.ledger.lists import exam_instances
 from rso.web.auth import engine_of, signed_in
+from rso.web.seen import LOOKERS
 
 __all__ = ["HANDLERS"]
 
@@ -66,7 +67,7 @@ async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 async def download(request: Request[Any, Any, Any], number: FromPath[str]) -> Stream:
     """Every instance as it was received, under names of RSO's own."""
     me = await signed_in(request)
-    me.require("customer", "technician", "coordinator")
+    me.require(*LOOKERS)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     rows = [r for r in await exam_instances(engine.ledger, exam) if r["purged_at"] is None]

@@ -11,7 +11,10 @@ from rso.ledger.holds import HoldRow
 from rso.web.auth import Identity, engine_of
 from rso.web.client import is_background
 
-__all__ = ["exam_seen", "hold_seen"]
+__all__ = ["LOOKERS", "exam_seen", "hold_seen"]
+
+# Who is handed images and documents: an auditor reads what is said of an exam, and the audit.
+LOOKERS = ("customer", "technician", "coordinator")
 
 Ask = Request[Any, Any, Any]
 

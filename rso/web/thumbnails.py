@@ -11,7 +11,7 @@ from rso.engine.holds import show_hold
 from rso.engine.thumbnails import Thumbnails
 from rso.ledger.images import instance_of
 from rso.web.auth import engine_of, signed_in
-from rso.web.seen import exam_seen, hold_seen
+from rso.web.seen import LOOKERS, exam_seen, hold_seen
 
 __all__ = ["HANDLERS"]
 
@@ -43,6 +43,7 @@ async def exam_thumbnail(
 ) -> Response[bytes]:
     """A small picture of one of the exam's instances; a neutral one when there is none."""
     me = await signed_in(request)
+    me.require(*LOOKERS)
     ledger = engine_of(request).ledger
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
     await exam_seen(request, me, exam, "picture", part=True)
@@ -55,6 +56,7 @@ async def hold_thumbnail(
 ) -> Response[bytes]:
     """A small picture of one of the instances that are held."""
     me = await signed_in(request)
+    me.require(*LOOKERS)
     ledger = engine_of(request).ledger
     hold = await show_hold(ledger, hold_id, facilities=me.person.facilities)
     await hold_seen(request, me, hold, "picture", part=True)

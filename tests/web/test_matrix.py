@@ -6,6 +6,7 @@ one is part of this without anybody thinking of it.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -332,3 +333,35 @@ async def test_refusals_are_shown_to_those_whom_they_concern(
     # A ban belongs to no facility, and an administrator alone lifts it.
     assert ("192.0.2.9" in answer.text) == (facilities is None)
     assert ("Lift" in answer.text) == (role == "admin")
+
+
+HANDED_OUT = {
+    "/exams/{number}/images.zip", "/exams/{number}/thumbnails/{instance}",
+    "/holds/{hold_id}/thumbnails/{instance}", "/exams/{number}/documents/{document}",
+    "/api/exams/{number}/documents/{document}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", [*ROLES, "admin"])
+async def test_an_auditor_is_handed_no_image_or_document(
+    app: Litestar, client: AsyncClient, engine: Engine, south: South, role: str
+) -> None:
+    """By no address, of an exam whose page is shown; and the page has no link to any."""
+    found = {path for method, path in routes(app) if method == "GET" and
+             re.search(r"/(images\.zip|thumbnails/.*|documents/.*)$", path)}  # fmt: skip
+    assert found == HANDED_OUT
+    email = f"{role}@south.example"
+    facilities = () if role == "admin" else ("SOUTH",)
+    await upsert_user(engine.ledger, email=email, role=role, facilities=facilities)
+    token = await create_token(engine.ledger, email=email)
+    headers = {"Authorization": f"Bearer {token}", "Accept": "text/html"}
+    for path in sorted(found):
+        answer = await client.get(path.format(**south.values), headers=headers)
+        if role == "auditor":
+            assert answer.status_code == 403, path
+        else:  # the exam has no images
+            assert answer.status_code == (200 if "document" in path else 404), path
+    page = await client.get(f"/exams/{south.number}", headers=headers)
+    assert page.status_code == 200
+    assert f"{SECRET}.pdf" in page.text
+    assert (f'href="/exams/{south.number}/documents/' in page.text) == (role != "auditor")
