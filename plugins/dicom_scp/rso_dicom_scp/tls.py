@@ -43,9 +43,10 @@ class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Certificates:
-    """The TLS context, made anew when its files or the sources' certificates change.
+    """A TLS context for each connection, of the files and the sources' certificates as they are.
 
-    Associations that stand keep the context they began with.
+    OpenSSL resumes a session by its ID as long as the connection that made it stands, and Python
+    cannot forbid that; sessions are of one context, so that no connection shares another's.
     """
 
     def __init__(self, config: Tls, sources: Callable[[], Sequence[Source]]) -> None:
@@ -56,26 +57,25 @@ class Certificates:
         self.context()
 
     def context(self) -> ssl.SSLContext:
-        """The current context."""
+        """A context of its own; the last that could be made, where the files are wrong now."""
         config = self._config
         files = [f for f in (config.certificate, config.key, config.ca) if f]
         try:
             pinned = tuple(dict.fromkeys(s.certificate for s in self._sources() if s.certificate))
             stamp = (*(Path(f).stat().st_mtime_ns for f in files), pinned)
+            made = self._make(pinned, told=stamp == self._stamp)
             with self._lock:
-                if stamp != self._stamp:
-                    self._made = self._make(pinned)
-                    if self._stamp:
-                        log.info("certificates read again")
-                    self._stamp = stamp
-                return self._made
+                if self._stamp and stamp != self._stamp:
+                    log.info("certificates read again")
+                self._made, self._stamp = made, stamp
+            return made
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
             if self._stamp:
                 log.error("certificates could not be read again", reason=str(exc))
                 return self._made
             raise ConfigError(f"dicom_scp.tls: {exc}") from exc
 
-    def _make(self, pinned: Sequence[str]) -> ssl.SSLContext:
+    def _make(self, pinned: Sequence[str], *, told: bool) -> ssl.SSLContext:
         config = self._config
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -93,7 +93,8 @@ class Certificates:
             try:
                 context.load_verify_locations(cadata=text)
             except (ssl.SSLError, ValueError) as exc:
-                log.error("a source's certificate cannot be used", reason=str(exc))
+                if not told:
+                    log.error("a source's certificate cannot be used", reason=str(exc))
         if config.ca or pinned:
             # A client's own certificate may stand where its CA would: it is trusted as it is.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
