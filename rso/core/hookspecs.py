@@ -203,4 +203,4 @@ def rso_delivery_failed(exam: Exam, destination: str, code: str, reason: str) ->
 
 @hookspec
 def rso_release_recalled(exam: Exam, hold: str, sent: int) -> None:
-    """React to a release that was taken back: so many instances were sent under a wrong match."""
+    """React to a match that was taken back: so many instances had been sent under it."""

@@ -13,6 +13,7 @@ from rso.engine.context import Engine
 from rso.engine.exams import note_exam
 from rso.engine.matcher import decide_study, match_study
 from rso.engine.recall import unlink_study
+from rso.engine.recall_notice import tell_recall
 from rso.engine.requests import UNKNOWN_PATIENT, change_request
 from rso.engine.router import stop_study
 from rso.engine.turnaround import due_at
@@ -117,10 +118,23 @@ async def _rematch(engine: Engine, exam: Exam) -> None:
     while stays := [row for row in asked if await _stays(engine, exam, row)]:
         asked = [row for row in asked if row not in stays]
     for row in asked:
-        await unlink_study(engine, row, state="pending")
+        sent = await unlink_study(engine, row, state="pending")
         await match_study(engine, row)
+        if sent:
+            await _tell(engine, exam, row["id"], sent)
         if row["state"] == "stopped":  # the question that stopped it is open still
             await stop_study(engine, row["facility"], row["study_instance_uid"])
+
+
+async def _tell(engine: Engine, exam: Exam, study_id: str, sent: int) -> None:
+    """Who reads for the exam has images of it that are somebody else's: as with a recall."""
+    holds = await engine.ledger.fetch(
+        "SELECT id FROM hold WHERE study = ? AND state = 'open' AND kind = 'study'"
+        " ORDER BY opened_at DESC LIMIT 1",
+        study_id,
+    )
+    hold = str(holds[0]["id"]) if holds else study_id
+    await tell_recall(engine, exam, hold, sent, code="edit")
 
 
 async def _stays(engine: Engine, exam: Exam, row: Mapping[str, Any]) -> bool:

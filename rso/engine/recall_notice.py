@@ -49,12 +49,16 @@ class Heard(Struct, frozen=True, kw_only=True):
     on_call: bool = False
 
 
-async def tell_recall(engine: Engine, exam: Exam, hold_id: str, sent: int) -> None:
-    """Write the messages down with the recall; call inside its transaction."""
-    facts = {"hold": hold_id, "sent": sent}
-    await emit(
-        engine.ledger, EVENT, exam=exam.id, dedupe=f"{EVENT}:{hold_id}", facts=facts
-    )  # fmt: skip
+async def tell_recall(
+    engine: Engine, exam: Exam, hold_id: str, sent: int, *, code: str = ""
+) -> None:
+    """Write the messages down with the recall, once for a hold; call inside its transaction.
+
+    ``code`` says what else than a recall it was: the hold may be released and recalled yet.
+    """
+    facts = {"hold": hold_id, "sent": sent, "code": code}
+    dedupe = f"{EVENT}:{hold_id}:{code}"
+    await emit(engine.ledger, EVENT, exam=exam.id, dedupe=dedupe, facts=facts)
     # At once and not by the outbox: who takes a release back is told who hears of it.
     await notify_event(engine, EVENT, exam, facts)
 

@@ -14,7 +14,7 @@ _NOTICES = {
     "study_held": "images held",
     "exam_overdue": "exam overdue",
     "delivery_failed": "delivery stopped",
-    "release_recalled": "release taken back",
+    "release_recalled": "images taken back",
     "exam_delivered": "exam delivered",
     "manual": "told by a person",
     "verify": "code that proves an address",

@@ -8,6 +8,7 @@ from rso.core.exam import Exam, Patient, Priority
 from rso.core.matching import IncomingStudy
 from rso.core.transport import Kind
 from rso.engine.escalation import escalate_due
+from rso.engine.exam_edit import edit_exam
 from rso.engine.holds import recall_hold, release_hold, show_hold
 from rso.engine.late import note_late
 from rso.engine.matcher import match_study
@@ -16,7 +17,7 @@ from rso.engine.outbox import deliver_events
 from rso.engine.recall_notice import Heard, told_of_recall
 from rso.ledger import new_id, tables
 from rso.ledger.deliveries import Answer
-from rso.ledger.exams import now
+from rso.ledger.exams import exam_by_id, now
 from rso.ledger.site import load_site
 from rso.ledger.studies import upsert_studies
 
@@ -100,7 +101,7 @@ async def test_a_radiologist_hears_of_a_recall_at_any_priority(world: Any) -> No
     assert await messages(world, exam) == ["R", "R", "boss@example.org", "boss@example.org"]
     await world.run()
     said = next(m for m in world.email.sent if m.address == "r@example.org")
-    assert said.subject == "Release taken back: do not read"
+    assert said.subject == "Images taken back: do not read"
     assert "MARY" not in said.text + said.html
 
 
@@ -174,3 +175,21 @@ async def test_what_left_in_the_last_moment_is_told_when_it_arrived(
     told = await told_of_recall(world.ledger, await show_hold(world.ledger, hold))
     assert told is not None
     assert not told.missed
+
+
+async def test_an_edit_that_takes_sent_images_out_is_told(world: Any) -> None:
+    """The exam turns out to be somebody else's after its images left; a recall then is told too."""
+    await read_by(world, {"channel": "email", "address": "r@example.org"})
+    exam = await world.exam()
+    await sent_wrongly(world, "1.2", exam)
+    current = await exam_by_id(world.ledger, exam.id)
+    assert current is not None
+    await edit_exam(world.engine, current, actor="t", patient=Patient(name="POE^ANN"))
+    while await deliver_events(world.engine, "test"):
+        pass
+    assert await messages(world, exam) == ["R", "boss@example.org"]
+    hold = (await world.ledger.fetch("SELECT id FROM hold WHERE state = 'open'"))[0]["id"]
+    await release_hold(world.engine, hold, exam.number, reason="hers", actor="t")
+    await world.ledger.execute("UPDATE delivery_item SET state = 'acknowledged'")
+    await recall(world, hold)
+    assert await messages(world, exam) == ["R", "R", "boss@example.org", "boss@example.org"]
