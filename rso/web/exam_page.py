@@ -209,6 +209,8 @@ async def exam_action(
 ) -> Redirect | Template:
     """Complete, cancel, close, or retry what was stopped; the page again where that cannot be."""
     me, exam = await _to_change(request, number)
+    if action == "close":
+        me.require("coordinator")  # as by the API
     engine, actor = engine_of(request), me.person.email
     form = await checked_form(request)
     reason = form.get("reason", "")[:500]

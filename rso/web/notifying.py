@@ -117,13 +117,25 @@ async def my_contacts(request: Ask) -> Template:
     return await _mine(request, await signed_in(request))
 
 
-async def _mine(request: Ask, me: Identity, problem: str = "") -> Template:
+async def _mine(
+    request: Ask,
+    me: Identity,
+    problem: str = "",
+    *,
+    typed: Mapping[str, str] | None = None,
+    at: str = "",
+) -> Template:
+    """One's contacts; after a problem with what was ``typed``, at a contact or to add one."""
     engine = engine_of(request)
+    contacts = await contacts_of(engine.ledger, me.person.email)
+    if typed is not None and at:
+        said = {**_preferences(typed), "code": typed.get("code", "")}
+        contacts = [{**row, **said} if str(row["id"]) == at else row for row in contacts]
     made = page(
         request,
         "me.html",
         me,
-        contacts=await contacts_of(engine.ledger, me.person.email),
+        contacts=contacts,
         channels=sorted(engine.plugins.notifiers),
         events=[
             event
@@ -131,10 +143,23 @@ async def _mine(request: Ask, me: Identity, problem: str = "") -> Template:
             if event != "manual" and not always_told(me.person.role, event)
         ],
         problem=problem,
+        typed={} if typed is None or at else typed,
+        at=at,
     )
     if problem:
         made.status_code = 422
     return made
+
+
+def _preferences(form: Mapping[str, str]) -> dict[str, str]:
+    """What a contact is told and when, as a form says it."""
+    consent = form.get("breaks_quiet", "")
+    return {
+        "events": " ".join(event for event in EVENTS if form.get(f"event:{event}")),
+        "quiet": form.get("quiet", ""),
+        "timezone": form.get("timezone", ""),
+        "breaks_quiet": consent if consent in {"yes", "no"} else "",
+    }
 
 
 @post("/me/contacts", status_code=200)
@@ -145,9 +170,9 @@ async def add_mine(request: Ask) -> Response[Any]:
     engine = engine_of(request)
     channel = form.get("channel", "")
     if channel not in engine.plugins.notifiers:
-        return await _mine(request, me, "Choose a channel.")
+        return await _mine(request, me, "Choose a channel.", typed=form)
     if await too_many(engine.ledger, f"contact:{me.person.email}"):
-        return await _mine(request, me, "Too many codes; please wait a minute.")
+        return await _mine(request, me, "Too many codes; please wait a minute.", typed=form)
     kind, config = engine.plugins.notifiers[channel]
     notifier = kind(config)
     try:
@@ -159,7 +184,7 @@ async def add_mine(request: Ask) -> Response[Any]:
         )
         await notifier.send(message)
     except (ConfigError, TransportError) as exc:
-        return await _mine(request, me, f"{exc}".capitalize() + ".")
+        return await _mine(request, me, f"{exc}".capitalize() + ".", typed=form)
     finally:
         await notifier.close()
     return Redirect("/me", status_code=303)
@@ -176,19 +201,16 @@ async def change_mine(request: Ask, contact: FromPath[str], action: FromPath[str
         raise NotFoundException("no such contact")
     if action == "confirm":
         if not await confirm_contact(ledger, owner, contact, form.get("code", "")):
-            return await _mine(request, me, "The code is wrong or too old.")
+            problem = "The code is wrong or too old."
+            return await _mine(request, me, problem, typed=form, at=contact)
     elif action == "save":
-        quiet, timezone = form.get("quiet", ""), form.get("timezone", "")
+        wanted = _preferences(form)
         try:
-            parse_quiet(quiet, timezone)
+            parse_quiet(wanted["quiet"], wanted["timezone"])
         except ConfigError as exc:
-            return await _mine(request, me, f"{exc}".capitalize() + ".")
-        consent = form.get("breaks_quiet", "")
-        events = " ".join(event for event in EVENTS if form.get(f"event:{event}"))
-        await save_preferences(
-            ledger, owner, contact, events=events, quiet=quiet, timezone=timezone,
-            breaks_quiet=consent if consent in {"yes", "no"} else "",
-        )  # fmt: skip
+            problem = f"{exc}".capitalize() + "."
+            return await _mine(request, me, problem, typed=form, at=contact)
+        await save_preferences(ledger, owner, contact, **wanted)
     elif action == "remove":
         await remove_contact(ledger, owner, contact)
     else:

@@ -222,3 +222,40 @@ def test_people_of_the_chosen_facility(tmp_path: Path, browser: Browser) -> None
     expect(page.locator(".saved")).to_have_text("Told: n@example.org.")
     expect(page.locator("[role=alert]")).to_have_count(0)
     assert made.stop() == 0
+
+
+def test_a_draft_says_why_it_is_not_kept(site: Site, visit: Visit) -> None:
+    """A token of a session before is renewed unseen; signed out, or a lost line, is said."""
+    page = visit()
+    page.goto(f"http://127.0.0.1:{site.web}/exams/new")
+    kept = page.locator("#kept")
+    page.evaluate(
+        "() => { document.body.dataset.csrf = 'old';"
+        " document.querySelectorAll('[name=_csrf]').forEach((field) => { field.value = 'old'; }); }"
+    )
+    page.fill("[name=family]", "DOE")
+    expect(kept).to_have_text("Draft kept.")
+    page.context.set_offline(True)
+    page.fill("[name=family]", "DOE2")
+    expect(kept).to_contain_text("the line may be down")
+    page.context.set_offline(False)
+    page.context.clear_cookies()
+    page.fill("[name=family]", "DOE3")
+    expect(kept).to_contain_text("you are signed out")
+    expect(page.locator("[name=family]")).to_have_value("DOE3")
+
+
+def test_copying_over_plain_http(site: Site, visit: Visit) -> None:
+    """Where a page has no clipboard the number is selected, and the key is said."""
+    page = visit()
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.goto(f"http://127.0.0.1:{site.web}/exams/new")
+    page.fill("[name=family]", "DOE")
+    page.fill("[name=indication]", "pain")
+    page.click("button.main:has-text('Create exam')")
+    for _ in range(2):
+        page.click("[data-copy]")
+    expect(page.locator("[data-copy]")).to_have_text("Press Ctrl+C")
+    number = page.locator("#number").inner_text().replace("-", "")
+    assert page.evaluate("getSelection().toString()") == number
+    expect(page.locator("input.copy")).to_have_count(1)

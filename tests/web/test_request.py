@@ -36,7 +36,13 @@ async def client(clinics: Engine) -> AsyncIterator[AsyncTestClient[Litestar]]:
 @pytest.fixture
 async def headers(clinics: Engine) -> dict[str, str]:
     """A technician's session."""
-    person = Person(email=ME, name="", role="technician", facilities=("NORTH",))
+    return await entered(
+        clinics, Person(email=ME, name="", role="technician", facilities=("NORTH",))
+    )
+
+
+async def entered(clinics: Engine, person: Person) -> dict[str, str]:
+    """Somebody's session, as headers."""
     secret = await create_session(clinics.ledger, person)
     found = await find_session(clinics.ledger, secret)
     assert found is not None
@@ -119,12 +125,37 @@ async def test_an_exam_that_cannot_end_says_why(
 ) -> None:  # fmt: skip
     """The exam's page again, with the reason and what was typed; nothing is changed."""
     before = await clinics.ledger.fetch("SELECT * FROM exam")
+    if action == "close":
+        lead = Person(email="lead@example.org", name="", role="coordinator", facilities=None)
+        headers = await entered(clinics, lead)
     answer = await client.post(f"/exams/{exam.number}/{action}", headers=headers, data=form)
     assert answer.status_code == status
     assert said in answer.text
     assert "End of the exam" in answer.text
     assert f'value="{form.get("expected", "")}"' in answer.text
     assert await clinics.ledger.fetch("SELECT * FROM exam") == before
+
+
+async def test_a_coordinator_closes(
+    clinics: Engine, client: AsyncTestClient[Litestar], headers: dict[str, str], exam: Exam
+) -> None:
+    """By the page as by the API, and nobody else sees the button."""
+    await clinics.ledger.execute("UPDATE exam SET status = 'settled'")
+    path = f"/exams/{exam.number}"
+    lead = await entered(
+        clinics, Person(email="lead@example.org", name="", role="coordinator", facilities=None)
+    )
+    api = {**headers, "Accept": "application/json"}
+    assert f"{path}/close" not in (await client.get(path, headers=headers)).text
+    assert (await client.post(f"{path}/close", headers=headers)).status_code == 403
+    assert (
+        await client.post(f"/api{path}/close", headers=api, json={"reason": "x"})
+    ).status_code == 403
+    assert (await find_exam(clinics.ledger, exam.number)).status.value == "settled"
+    assert f"{path}/close" in (await client.get(path, headers=lead)).text
+    done = await client.post(f"{path}/close", headers=lead, follow_redirects=False)
+    assert done.status_code == 303
+    assert (await find_exam(clinics.ledger, exam.number)).status.value == "closed"
 
 
 async def test_more_than_is_taken_at_once(

@@ -82,3 +82,28 @@ async def test_whom_an_exam_was_told(
     assert "Told:" not in (await mailing.get(f"{exam}?told=x", headers=me)).text
     nobody = await send(mailing, me, f"{exam}/notify", {"note": "later"})
     assert "Nobody was chosen" in nobody.text
+
+
+async def test_a_contact_form_keeps_what_was_typed(mailing: Client, enter: Any) -> None:
+    """A wrong address, code or time is marked and stays, beside the rest; nothing is saved."""
+    me = await enter(mailing, email="north@example.org")
+    ledger = mailing.app.state.engine.ledger
+    wrong = await mailing.post(
+        "/me/contacts", headers=me, data={"channel": "email", "address": "no <address>"}
+    )
+    assert wrong.status_code == 422
+    assert 'value="no &lt;address&gt;" aria-invalid="true"' in wrong.text
+    before = await ledger.fetch("SELECT * FROM contact ORDER BY id")
+    key = next(row["id"] for row in before if row["owner"] == "north@example.org")
+    form = {"quiet": "at night", "timezone": "Europe/Berlin", "breaks_quiet": "no",
+            "event:study_held": "on"}  # fmt: skip
+    kept = await mailing.post(f"/me/contacts/{key}/save", headers=me, data=form)
+    assert kept.status_code == 422
+    for said in ('value="at night"', 'value="Europe/Berlin"', '<option value="no" selected>',
+                 'name="event:study_held" checked', 'aria-describedby="problem"'):  # fmt: skip
+        assert said in kept.text
+    assert await ledger.fetch("SELECT * FROM contact ORDER BY id") == before
+    await ledger.execute("UPDATE contact SET verified_at = NULL WHERE id = ?", key)
+    code = await mailing.post(f"/me/contacts/{key}/confirm", headers=me, data={"code": "12345x"})
+    assert code.status_code == 422
+    assert 'value="12345x" aria-invalid="true"' in code.text

@@ -34,12 +34,24 @@
   const csrf = form.elements.namedItem("_csrf"); // session.js keeps it current
   let waiting = null, sending = false;
   const typed = () => { const data = new FormData(form); data.delete("documents"); return new URLSearchParams([...data].filter(([, v]) => typeof v === "string")); };
+  // A token that was refused may be of a session before: session.js asks for the one of now.
+  const renewed = async () => {
+    const event = new CustomEvent("rso:stale", { detail: {} });
+    document.dispatchEvent(event);
+    return Boolean(await event.detail.asked);
+  };
+  const why = (status) => ({
+    0: "the line may be down", 401: "you are signed out; sign in again in another tab and type on here",
+    403: "somebody else may have signed in with this browser; load the page again",
+  }[status] || `RSO answered ${status}`);
   const keep = async () => {
     clearTimeout(waiting);
     if (sending) return;
-    const answer = await fetch("/exams/new/draft", { method: "POST", headers: { "X-CSRF-Token": csrf.value }, body: typed() }).catch(() => null);
+    const send = () => fetch("/exams/new/draft", { method: "POST", headers: { Accept: "application/json", "X-CSRF-Token": csrf.value }, body: typed() }).catch(() => null);
+    let answer = await send();
+    if (answer && answer.status === 403 && await renewed()) answer = await send();
     if (sending) return;
-    if (answer && answer.ok) { kept.textContent = (await answer.json()).kept ? "Draft kept." : ""; } else { kept.textContent = "The draft could not be kept; the line may be down."; }
+    if (answer && answer.ok) { kept.textContent = (await answer.json()).kept ? "Draft kept." : ""; } else { kept.textContent = `The draft could not be kept: ${why(answer ? answer.status : 0)}.`; }
   };
   form.addEventListener("input", (event) => {
     if (event.target.id === "documents") return; // kept with what is typed, below
@@ -82,7 +94,9 @@
     aborting = new AbortController();
     let part = null, status = 0;
     try {
-      const answer = await fetch("/exams/new/documents", { method: "POST", headers: { Accept: "text/html" }, body: data, signal: aborting.signal });
+      const send = () => fetch("/exams/new/documents", { method: "POST", headers: { Accept: "text/html" }, body: data, signal: aborting.signal });
+      let answer = await send();
+      if (answer.status === 403 && await renewed()) { data.set("_csrf", csrf.value); answer = await send(); }
       status = answer.status;
       part = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("papers");
     } catch { /* said below */ }
@@ -91,7 +105,7 @@
     if (!part) {
       document.querySelectorAll("#papers li[hidden]").forEach((line) => { line.hidden = false; });
       if (status === 413) { unkept = []; hold(); }
-      kept.textContent = status === 413 ? "Too large at once; choose fewer documents." : "The documents could not be kept; the line may be down, or your session ended.";
+      kept.textContent = status === 413 ? "Too large at once; choose fewer documents." : `The documents could not be kept: ${why(status)}.`;
       return;
     }
     const focused = document.activeElement, lost = remove && (!focused || focused === document.body || (focused !== input && document.getElementById("papers").contains(focused)));

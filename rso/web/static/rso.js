@@ -3,7 +3,19 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy], [data-print]");
   if (!button) return;
   if (button.hasAttribute("data-print")) { window.print(); return; }
-  navigator.clipboard.writeText(button.dataset.copy).then(() => { button.textContent = "Copied"; });
+  // Over plain HTTP a browser has no clipboard for pages: the text is selected to be copied by hand.
+  const byHand = () => {
+    let field = button.nextElementSibling;
+    if (!field || !field.matches("input.copy")) {
+      field = Object.assign(document.createElement("input"), { className: "copy", readOnly: true, value: button.dataset.copy });
+      field.setAttribute("aria-label", "Text to copy");
+      button.after(field);
+    }
+    field.select();
+    button.textContent = `Press ${/Mac/.test(navigator.platform) ? "⌘C" : "Ctrl+C"}`;
+  };
+  if (!navigator.clipboard) { byHand(); return; }
+  navigator.clipboard.writeText(button.dataset.copy).then(() => { button.textContent = "Copied"; }, byHand);
 });
 // The test of a destination: what it answered, beside its button.
 document.addEventListener("click", async (event) => {

@@ -81,6 +81,8 @@ if (body.dataset.idle) {
   const use = () => { if (state === "in" && Date.now() - used > Math.min(60000, idle / 4)) extend(); };
   document.addEventListener("input", use);
   document.addEventListener("rso:use", use);
+  // A script whose token was refused waits here for the one of now.
+  document.addEventListener("rso:stale", (event) => { event.detail.asked = ask(); });
 
   const show = () => {
     const now = Date.now(), left = Math.min(idleAt, latest) - now, near = left < warn;
