@@ -18,7 +18,8 @@ from rso.engine.requests import UNKNOWN_PATIENT, change_request
 from rso.engine.router import stop_study
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
-from rso.ledger.exams import name_key, now
+from rso.ledger.exams import exam_by_id, name_key, now
+from rso.ledger.studies import lock_studies_of
 
 __all__ = ["edit_exam"]
 
@@ -39,6 +40,33 @@ async def edit_exam(
 
     ``request`` holds fields of ``engine.requests.FIELDS``; those it does not name stay.
     """
+    ledger = engine.ledger
+    async with ledger.transaction():
+        await lock_studies_of(ledger, exam.id)
+        # As it stands: what somebody else changes at the same time stays.
+        exam = await exam_by_id(ledger, exam.id, lock=True) or exam
+        changed = _changed(exam, patient, priority, modality, body_part, accession_number)
+        await _update(engine, changed)
+        fields = [f for f in exam.__struct_fields__ if _differs(exam, changed, f)]
+        if request is not None:
+            fields += await change_request(ledger, exam, request)
+        if not fields:
+            return exam
+        if changed.patient != exam.patient:
+            await _rematch(engine, changed)
+        await note_exam(ledger, exam, actor, "exam edited", fields=" ".join(fields))
+    engine.work.set()
+    return changed
+
+
+def _changed(
+    exam: Exam,
+    patient: Patient | None,
+    priority: Priority | None,
+    modality: str | None,
+    body_part: str | None,
+    accession_number: str | None,
+) -> Exam:
     changed = structs.replace(
         exam,
         patient=exam.patient if patient is None else patient,
@@ -50,18 +78,6 @@ async def edit_exam(
     if any(read_name(changed.patient.name)):
         flags = tuple(flag for flag in exam.flags if flag != UNKNOWN_PATIENT)
         changed = structs.replace(changed, flags=flags)
-    ledger = engine.ledger
-    async with ledger.transaction():
-        await _update(engine, changed)
-        fields = [f for f in exam.__struct_fields__ if _differs(exam, changed, f)]
-        if request is not None:
-            fields += await change_request(ledger, exam, request)
-        if not fields:
-            return exam
-        if changed.patient != exam.patient:
-            await _rematch(engine, changed)
-        await note_exam(ledger, exam, actor, "exam edited", fields=" ".join(fields))
-    engine.work.set()
     return changed
 
 

@@ -13,7 +13,7 @@ from rso.engine.outbox import emit
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger, audit, new_id
 from rso.ledger.deliveries import deliveries_of, stop_items
-from rso.ledger.exams import exam_by_id, exam_by_number, insert_exam, now, set_status
+from rso.ledger.exams import exam_by_id, exam_by_number, insert_exam, lock_exams, now, set_status
 
 __all__ = [
     "cancel_exam",
@@ -124,6 +124,7 @@ async def complete_exam(
     ledger = engine.ledger
     async with ledger.transaction():
         if expected is None:
+            await lock_exams(ledger, [exam.id])
             rows = await ledger.fetch("SELECT instances FROM exam WHERE id = ?", exam.id)
             expected = int(rows[0]["instances"])
         await ledger.execute(

@@ -20,7 +20,7 @@ from rso.engine.router import NO_DESTINATION, resume_study, route_study
 from rso.ledger import Ledger, audit
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold
-from rso.ledger.studies import incoming_from_row, studies_by_ids
+from rso.ledger.studies import incoming_from_row, lock_study
 
 __all__ = [
     "HoldSummary",
@@ -125,7 +125,7 @@ async def release_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
+        study = await lock_study(ledger, hold.study)
         exam = await find_exam(ledger, number, facilities=[hold.facility], lock=True)
         if exam.status in {ExamStatus.CANCELLED, ExamStatus.CLOSED}:
             raise MatchingError(f"the exam is {exam.status}")
@@ -225,7 +225,7 @@ async def create_from_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
+        study = await lock_study(ledger, hold.study)
         if hold.kind != "study" or study["exam"] is not None:
             raise MatchingError("only a Study without an exam can become one")
         exam = await create_from_study(engine, study)
@@ -263,7 +263,7 @@ async def reject_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
+        study = await lock_study(ledger, hold.study)
         if hold.kind == "study" and study["exam"] is None:
             await ledger.execute(
                 "UPDATE study SET state = 'rejected', updated_at = ? WHERE id = ?",
@@ -308,7 +308,7 @@ async def recall_hold(
         hold = await show_hold(ledger, hold_id, facilities=facilities, lock=True)
         if hold.state not in {"released", "created"} or hold.exam is None:
             raise MatchingError(f"a hold that is {hold.state} cannot be recalled")
-        study = (await studies_by_ids(ledger, [hold.study], lock=True))[0]
+        study = await lock_study(ledger, hold.study)
         exam = await exam_by_id(ledger, hold.exam, lock=True)
         if exam is None or study["exam"] != exam.id:
             raise MatchingError("the Study has left that exam already")

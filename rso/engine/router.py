@@ -20,7 +20,7 @@ from rso.ledger.deliveries import add_items, ensure_delivery, resume_items, stop
 from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import close_hold, find_holds, hold_by_id, open_hold
 from rso.ledger.standing import Standing, never_queued, standing_deliveries
-from rso.ledger.studies import studies_by_ids
+from rso.ledger.studies import lock_study
 
 __all__ = [
     "NO_DESTINATION",
@@ -191,8 +191,8 @@ async def retry_routing(engine: Engine) -> int:
             current = await hold_by_id(engine.ledger, hold.id, lock=True)
             if current is None or current.state != "open":
                 continue  # a person decided meanwhile
-            rows = await studies_by_ids(engine.ledger, [hold.study], lock=True)
-            exam = await exam_by_id(engine.ledger, rows[0]["exam"], lock=True) if rows else None
+            study = await lock_study(engine.ledger, hold.study)
+            exam = await exam_by_id(engine.ledger, study["exam"], lock=True)
             if exam is None or not await route_study(engine, exam, hold.study):
                 continue
             await close_hold(

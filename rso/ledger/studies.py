@@ -19,6 +19,8 @@ from rso.ledger.exams import OPEN_STATUSES, exam_from_row, name_key, now
 __all__ = [
     "candidates_for",
     "incoming_from_row",
+    "lock_studies_of",
+    "lock_study",
     "record_decision",
     "studies_by_ids",
     "upsert_studies",
@@ -55,8 +57,8 @@ async def upsert_studies(
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Make sure each (Study, description) has its row; rows by (Study UID, identity).
 
-    They stay as they are until the transaction ends: who decides on one meanwhile sees the
-    instances that it brings, or is seen by it.
+    They, and the same Studies under other identities, stay as they are until the transaction
+    ends: who decides on one meanwhile sees the instances that it brings, or is seen by it.
     """
     at = now()
     wanted = {(s.study_instance_uid, identity_key(s)): (s, text) for s, text in studies}
@@ -94,31 +96,43 @@ async def upsert_studies(
         ],
         on_conflict="nothing",
     )
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for study_instance_uid, identity in wanted:
-        rows = await ledger.fetch(
-            "SELECT * FROM study WHERE facility = ? AND study_instance_uid = ? AND identity = ?",
-            facility,
-            study_instance_uid,
-            identity,
-        )
-        found[study_instance_uid, identity] = rows[0]
-    locked = await studies_by_ids(ledger, [row["id"] for row in found.values()], lock=True)
-    by_id = {row["id"]: row for row in locked}
-    return {key: by_id[row["id"]] for key, row in found.items()}
+    uids = sorted({study_instance_uid for study_instance_uid, _ in wanted})
+    rows = await ledger.fetch(
+        "SELECT * FROM study WHERE facility = ? AND study_instance_uid IN"  # noqa: S608
+        f" ({','.join('?' * len(uids)) or 'NULL'}) ORDER BY id{ledger.for_update}",
+        facility,
+        *uids,
+    )
+    found = {(row["study_instance_uid"], row["identity"]): row for row in rows}
+    return {key: found[key] for key in wanted}
 
 
-async def studies_by_ids(
-    ledger: Ledger, ids: Sequence[str], *, lock: bool = False
-) -> list[dict[str, Any]]:
-    """Rows of ``study`` by key; ``lock``: they stay so until the transaction ends."""
+async def studies_by_ids(ledger: Ledger, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of ``study`` by key."""
     if not ids:
         return []
-    marks, tail = ",".join("?" * len(ids)), ledger.for_update if lock else ""
-    return await ledger.fetch(
-        f"SELECT * FROM study WHERE id IN ({marks}) ORDER BY id{tail}",  # noqa: S608
-        *ids,
-    )
+    marks = ",".join("?" * len(ids))
+    return await ledger.fetch(f"SELECT * FROM study WHERE id IN ({marks})", *ids)  # noqa: S608
+
+
+async def lock_study(ledger: Ledger, study_id: str) -> dict[str, Any]:
+    """A row of ``study``; it and its other identities stay so until the transaction ends."""
+    rows = await ledger.fetch(_SAME_STUDIES.format("id = ?") + ledger.for_update, study_id)
+    return {row["id"]: row for row in rows}[study_id]
+
+
+async def lock_studies_of(ledger: Ledger, exam_id: str) -> None:
+    """Let an exam's Studies, under whatever identity, stay so until the transaction ends.
+
+    Lock them before the exam.
+    """
+    await ledger.fetch(_SAME_STUDIES.format("exam = ?") + ledger.for_update, exam_id)
+
+
+_SAME_STUDIES = (
+    "SELECT * FROM study WHERE (facility, study_instance_uid) IN"
+    " (SELECT facility, study_instance_uid FROM study WHERE {}) ORDER BY id"
+)
 
 
 async def candidates_for(

@@ -8,21 +8,23 @@ from typing import Any
 
 import pytest
 
-from rso.core.exam import Exam, Patient
+from rso.core.exam import Exam, Patient, Priority
 from rso.core.header import Header
 from rso.core.transport import Kind, Provenance
 from rso.engine import again, dispatch
 from rso.engine.again import run_again
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
+from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import create_exam, note_exam
 from rso.engine.holds import release_hold
 from rso.engine.intake import take_records
 from rso.engine.spool_reader import Alert, InstanceRecord
 from rso.ledger import Ledger, LedgerUnavailable, new_id
-from rso.ledger.exams import lock_exams, now
+from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import find_holds
 from rso.ledger.site import load_site
+from rso.ledger.studies import lock_study
 from rso.plugins import load_plugins
 from rso.settings import load_settings
 
@@ -159,3 +161,32 @@ async def test_nothing_is_begun_again_at_the_end() -> None:
 
     await asyncio.wait_for(run_again(away, stop, what="a test"), 5)
     assert begun == 1
+
+
+async def test_two_who_edit_an_exam_change_what_they_change(engine: Engine) -> None:
+    """Both have read it before: neither writes back what the other has changed."""
+    exam = await create_exam(engine, facility="NORTH", patient=PATIENT, actor="t")
+    async with engine.ledger.transaction():
+        await edit_exam(engine, exam, actor="a", body_part="CHEST")
+        task = outside(edit_exam(engine, exam, actor="b", priority=Priority.STAT))
+        await asyncio.wait({task}, timeout=0.4)
+    assert await task == await exam_by_id(engine.ledger, exam.id)
+    assert (task.result().body_part, task.result().priority) == ("CHEST", Priority.STAT)
+
+
+async def test_a_study_is_decided_on_as_a_whole(engine: Engine) -> None:
+    """While images of one identity come, another identity of the Study waits."""
+    await take_records(engine, [arrived()])
+    (held,) = await find_holds(engine.ledger)
+
+    async def decide() -> str:
+        async with engine.ledger.transaction():
+            return str((await lock_study(engine.ledger, held.study))["state"])
+
+    exam = await create_exam(engine, facility="NORTH", patient=PATIENT, actor="t")
+    async with engine.ledger.transaction():
+        await take_records(engine, [arrived(exam)])
+        task = outside(decide())
+        await asyncio.wait({task}, timeout=0.4)
+        assert not task.done()
+    assert await task == "held"
