@@ -17,7 +17,7 @@ from rso.engine.documents import KINDS, documents_of, remove_document
 from rso.engine.exams import find_exam
 from rso.web.auth import Identity, engine_of, signed_in
 from rso.web.documents import MOST_BODY, add_documents, chosen_documents, hand_out
-from rso.web.seen import LOOKERS
+from rso.web.seen import LOOKERS, exam_seen
 
 __all__ = ["HANDLERS"]
 
@@ -98,7 +98,8 @@ async def _views(request: Ask, exam: Exam) -> Documents:
 @get("/api/exams/{number:str}/documents")
 async def api_documents(request: Ask, number: FromPath[str]) -> Documents:
     """List the documents that came with a request."""
-    _, exam = await _exam(request, number)
+    me, exam = await _exam(request, number)
+    await exam_seen(request, me, exam, "documents")
     return await _views(request, exam)
 
 

@@ -86,7 +86,8 @@ async def test_documents_are_added_listed_handed_out_and_taken_away(
         "SELECT action FROM audit WHERE exam = ? ORDER BY id", exam.number
     )
     assert [row["action"] for row in told][1:] == [
-        "document added", "document added", "document downloaded", "document removed",
+        "exam opened", "document added", "document added", "document downloaded",
+        "document removed",
     ]  # fmt: skip
 
 

@@ -75,7 +75,8 @@ async def seen(engine: Engine) -> list[tuple[str, str, str]]:
     ("path", "action"),
     [("", "exam opened"), ("/live", "exam opened"), ("/instances", "exam opened"),
      ("/created", "exam opened"), ("/edit", "exam opened"), ("/worksheet", "worksheet opened"),
-     ("/thumbnails/none", "exam opened"), ("api", "exam opened"), ("api/request", "exam opened")],
+     ("/thumbnails/none", "exam opened"), ("api", "exam opened"), ("api/request", "exam opened"),
+     ("api/documents", "exam opened")],
 )  # fmt: skip
 async def test_whoever_sees_an_exam_is_in_the_audit(
     clinics: Engine, exam: Exam, lead: AsyncClient, path: str, action: str
