@@ -22,6 +22,8 @@ from rso.dicom.elements import IMPLICIT_LITTLE
 from rso.dicom.requestor import Requestor
 from rso.testing.certificates import make_certificate
 from rso.testing.site import Site, free_port, wait_for
+from rso.testing.storage import Ours
+from rso.testing.study import make_study
 
 pytestmark = [
     pytest.mark.alone,
@@ -247,21 +249,22 @@ def test_associations_at_once_are_capped(port: Port) -> None:
         association.release()
 
 
-def test_quotas_of_a_day_lose_nothing(port: Port, samples: Path) -> None:
+def test_quotas_of_a_day_lose_nothing(port: Port, samples: Path, tmp_path: Path) -> None:
     """What is over is answered A700 and the next association 2/3/2; what was answered 0 is there."""
-    association = associate(port, "LITTLE")
-    sent = [instance(samples) for _ in range(5)]
-    answers = [association.send_c_store(one).Status for one in sent]
-    association.release()
-    assert answers == [0, 0, 0, 0xA700, 0xA700]
+
+    def answers(calling: str, count: int) -> list[int]:
+        found: dict[str, int] = {}
+        files = make_study(samples / "CT_small.dcm", tmp_path / calling, count)
+        Ours(port, calling).send(files, found)
+        return list(found.values())
+
+    assert answers("LITTLE", 5) == [0, 0, 0, 0xA700, 0xA700]
     assert refusal(associate(port, "LITTLE")) == (2, 3, 2)
     (usage,) = port.checks("quota of EAST/dicom_scp/LITTLE")
     assert usage["detail"] == "3 of 3 instances today"
     assert usage["warning"]
     wait_for(lambda: port.checks("quota exceeded: dicom_scp/LITTLE"))
-    association = associate(port, "PLAIN")  # a facility's bytes: one of 39 kB fits, two do not
-    assert [association.send_c_store(instance(samples)).Status for _ in range(2)] == [0, 0xA700]
-    association.release()
+    assert answers("PLAIN", 2) == [0, 0xA700]  # a facility's bytes: one of 39 kB fits, two do not
 
 
 def test_called_ae_title_tells_facilities_apart(port: Port) -> None:
