@@ -191,9 +191,11 @@ async def _join(
     engine: Engine, hold: HoldRow, study: Mapping[str, Any], exam: Exam, *, correct: bool
 ) -> None:
     ledger = engine.ledger
+    # Such as by another of its holds: what is queued there would be sent all the same.
+    elsewhere = study["exam"] not in {None, exam.id}
+    if elsewhere or (hold.reason == NO_DESTINATION and study["exam"] is None):
+        raise MatchingError("this Study belongs to another exam; recall it there first")
     if hold.reason == NO_DESTINATION:
-        if study["exam"] != exam.id:
-            raise MatchingError("this Study belongs to another exam; recall it there first")
         if not await route_study(engine, exam, hold.study):
             raise MatchingError("still no destination fits the exam")
         return

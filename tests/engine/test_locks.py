@@ -129,6 +129,21 @@ async def queued(engine: Engine, exam: Exam) -> int:
     return int(rows[0]["n"])
 
 
+async def test_two_holds_of_one_study_lead_to_one_exam(engine: Engine) -> None:
+    """Held for two reasons: where one is released, the other leads to no other exam."""
+    one, other = await made(engine), await made(engine)
+    key = await study(engine, "held")
+    first, second = await held(engine, key), await held(engine, key, "another reason")
+    assert await release_hold(engine, first, one.number, reason="hers", actor="a")
+    with pytest.raises(MatchingError, match="belongs to another exam; recall it there first"):
+        await release_hold(engine, second, other.number, reason="no, theirs", actor="b")
+    assert (await queued(engine, one), await queued(engine, other)) == (3, 0)
+    await recall_hold(engine, first, reason="it was theirs", actor="b")
+    assert await queued(engine, one) == 0
+    assert await release_hold(engine, second, other.number, reason="theirs", actor="b")
+    assert (await queued(engine, one), await queued(engine, other)) == (0, 3)
+
+
 async def test_a_hold_is_released_once(engine: Engine) -> None:
     """Two release it to different exams at once: the second is told, and one exam is sent."""
     one, other = await made(engine), await made(engine)
