@@ -65,9 +65,7 @@ def init(
 
 def load(site: Path, *, config: Config = None, json: Json = False) -> None:
     """Add and change facilities, sources, radiologists and people from a site.toml."""
-    from rso.engine.site import check_plugged  # noqa: PLC0415
-    from rso.engine.snapshot import write_snapshot  # noqa: PLC0415
-    from rso.ledger.site import load_site  # noqa: PLC0415
+    from rso.engine.site import apply_site  # noqa: PLC0415
     from rso.settings import resolve_secrets  # noqa: PLC0415
 
     try:
@@ -77,13 +75,9 @@ def load(site: Path, *, config: Config = None, json: Json = False) -> None:
 
     async def work(engine: Any) -> dict[str, Any]:
         try:
-            warnings = check_plugged(engine, document)
-            summary = await load_site(engine.ledger, document)
+            return await apply_site(engine, document, actor="rso load")
         except ConfigError as exc:
             raise ConfigError(f"{site}: {str(exc).removeprefix('site.toml: ')}") from exc
-        path = engine.settings.data_dir / "snapshot" / "sources.json"
-        await write_snapshot(engine.ledger, path)
-        return {**summary, "warnings": [*summary["warnings"], *warnings]}
 
     summary = run_with_engine(config, work)
     if json:

@@ -10,9 +10,11 @@ from rso.core.errors import ConfigError
 from rso.engine.context import Engine
 from rso.engine.snapshot import write_snapshot
 from rso.ledger import audit
+from rso.ledger.sessions import end_sessions
 from rso.ledger.site import load_site
 from rso.ledger.site_document import SiteDocument
 from rso.ledger.site_preview import SitePreview, preview_site
+from rso.ledger.tokens import revoke_tokens_of
 from rso.plugins.config import decode_options
 
 __all__ = ["apply_site", "check_plugged", "plan_site", "renew_sources"]
@@ -63,6 +65,8 @@ async def plan_site(engine: Engine, document: Mapping[str, Any]) -> SitePreview:
 async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
     """Load a document, note in the audit what changed, and tell the receivers.
 
+    Somebody else's new password ends that person's sessions and API tokens.
+
     Raises:
         ConfigError: The document is wrong; nothing has changed.
     """
@@ -73,6 +77,9 @@ async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str)
         summary = await load_site(ledger, document)
         for change in changes:
             facts = {"kind": change.kind, "key": change.key, "fields": " ".join(change.fields)}
+            if change.kind == "user" and "password" in change.fields and change.key != actor:
+                await end_sessions(ledger, change.key)
+                await revoke_tokens_of(ledger, change.key, actor=actor)
             await audit.append(ledger, actor=actor, action="site changed", facts=facts)
     await renew_sources(engine)
     return {**summary, "warnings": [*summary["warnings"], *warnings]}

@@ -165,8 +165,6 @@ async def api_save_user(request: Ask, email: FromPath[str], data: JSONBody[UserC
     engine = engine_of(request)
     entry = {"email": email, **msgspec.to_builtins(data)}
     await apply_site(engine, {"user": [entry]}, actor=me.person.email)
-    if data.password and email.lower() != me.person.email:
-        await end_sessions(engine.ledger, email)
 
 
 @post("/api/users/{email:str}/{action:str}", status_code=204)

@@ -105,6 +105,9 @@ def answer_error(request: Request[Any, Any, Any], exc: Exception) -> Response[An
         # Whoever follows a link of a message comes to where it leads.
         path = request.url.path
         return Redirect("/sign-in" if path == "/" else f"/sign-in?next={quote(path)}")
+    if shown and status == 405 and request.method == "GET":
+        # Where a form was sent to, such as by the way back after a new sign-in: no page is there.
+        return Redirect("/")
     title = _TITLES.get(status, "Error")
     if shown:
         made = page(

@@ -16,6 +16,7 @@ from rso.core.secret import Secret
 from rso.ledger import audit
 from rso.ledger.site import load_site
 from rso.ledger.site_export import export_site
+from rso.ledger.tokens import create_token, find_token
 from rso.plugins import Health, PermanentTransportError, Sender, SenderSession, hookimpl
 from rso.testing.certificates import make_certificate
 
@@ -65,6 +66,26 @@ async def test_import_shows_before_it_changes(web: Client, enter: Any) -> None:
     assert "It would change nothing" in (
         await web.post("/admin/import", headers=boss, data={"text": exported})
     ).text  # fmt: skip
+
+
+async def test_a_password_of_a_document_ends_what_the_old_one_opened(
+    web: Client, enter: Any
+) -> None:
+    """Sessions and API tokens of whom it changes, by page and API; the same again ends nothing."""
+    boss, tech = await enter(web, "admin"), await enter(web, "technician")
+    ledger = web.app.state.engine.ledger
+    token = await create_token(ledger, email="tech@example.org")
+    await web.post("/admin/import", headers=boss, data={"text": NEW, "apply": "yes"})
+    assert (await web.get("/", headers=tech, follow_redirects=False)).status_code == 302
+    assert await find_token(ledger, token) is None
+    token = await create_token(ledger, email="tech@example.org")
+    person = {"role": "technician", "facilities": ["NORTH"], "password": "a brand new password"}
+    url = "/api/users/tech@example.org"
+    assert (await web.put(url, headers=boss, json=person)).status_code == 204
+    assert await find_token(ledger, token) is not None
+    changed = person | {"password": "another new password"}
+    assert (await web.put(url, headers=boss, json=changed)).status_code == 204
+    assert await find_token(ledger, token) is None
 
 
 async def test_a_wrong_document_changes_nothing(web: Client, enter: Any) -> None:

@@ -100,3 +100,14 @@ async def test_the_way_back(web: Client, enter: Any, came: str, back: str) -> No
     stranger = await web.post("/exams/0000000000/notes", headers={"Accept": "text/html"})
     assert stranger.status_code == 401
     assert "<nav" not in stranger.text
+
+
+async def test_the_address_of_a_form_leads_to_the_list(web: Client, enter: Any) -> None:
+    """Who comes back to where a form was sent finds a page; a program is told the method."""
+    me = await enter(web, "admin")
+    for path in ("/admin/users/save", "/exams/new/documents"):
+        html = {**me, "Accept": "text/html"}
+        answer = await web.get(path, headers=html, follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (302, "/")
+        told = await web.get(path, headers={**me, "Accept": "application/json"})
+        assert told.status_code == 405
