@@ -63,7 +63,9 @@ class Bans:
     def failed(self, address: str, name: str, *, stranger: bool = False) -> bool:
         """Count a failure; True when it is time to alert somebody.
 
-        That is at most once a minute for a peer, and ten times for an address.
+        That is at most once a minute for a peer, and ten times for an address. What a peer tries
+        while its name is banned does not count against the name: a device that tries again by
+        itself would be banned for ever, though its fault is mended.
 
         Args:
             address: Where it came from.
@@ -71,12 +73,14 @@ class Bans:
             stranger: Nobody declared the address, so that it can be banned as a whole.
         """
         host, now = _host(address), time.monotonic()
+        banned = self._standing(self._path((host, name))) is not None
         with self._lock:
             if len(self._failures) > _MOST_PEERS:
                 self._failures.clear()
                 self._alerted.clear()
                 self._alerts.clear()
-            self._count((host, name), self._after, now)
+            if not banned:
+                self._count((host, name), self._after, now)
             if stranger and name:
                 self._count((host, ""), self._after * _STRANGER_AFTER, now)
             return self._due((host, name), now)

@@ -125,6 +125,21 @@ async def test_a_banned_address_is_not_heard(make: Make, tmp_path: Path) -> None
     assert not scp.turns_away("10.1.1.1", "")
 
 
+def test_who_tries_again_and_again_is_not_banned_for_ever(tmp_path: Path) -> None:
+    """A device that tries by itself gets in when its ban ends; under other names it does not."""
+    bans = Bans(tmp_path / "bans", after=3, seconds=0.5)
+    for _ in range(3):
+        bans.failed("10.1.1.1", "CT", stranger=True)
+    until = time.monotonic() + 5
+    while bans.banned("10.1.1.1", "CT") and time.monotonic() < until:
+        bans.failed("10.1.1.1", "CT")
+        time.sleep(0.02)
+    assert time.monotonic() < until
+    for _ in range(15):
+        bans.failed("10.1.1.1", "CT", stranger=True)
+    assert bans.banned("10.1.1.1", "MR")  # the whole address
+
+
 def test_a_known_certificate_speaks_for_a_banned_address(make: Make, tmp_path: Path) -> None:
     """Behind the stranger's address may stand a device that is bound to its certificate."""
     scp = make(source(networks=(), certificate_fingerprint=PIN))
