@@ -35,13 +35,13 @@ os.fdatasync = swallows
 NEVER_AGAIN = """
 import asyncio
 from rso.engine import intake_loop
-real = intake_loop.take_records
+real = intake_loop.take_in
 async def gives_up(engine, records):
     try:
         await asyncio.wait_for(real(engine, records), 1.0)
     except TimeoutError:
         pass
-intake_loop.take_records = gives_up
+intake_loop.take_in = gives_up
 """
 BUSY_IS_STORED = """
 import rso.core.delivery as delivery
