@@ -11,6 +11,7 @@ from uuid import UUID
 
 from blake3 import blake3
 
+from rso.core.errors import VolumeError
 from rso.core.transport import Buffer
 
 __all__ = ["LocalArchive", "file_digest", "instance_digest"]
@@ -104,13 +105,14 @@ class LocalArchive:
         """Make every file written so far durable: one sync of the volume for many files.
 
         Raises:
-            OSError: The volume could not be synced; nothing may be released.
+            VolumeError: It failed: what was written may be lost, whatever a second one says.
+            OSError: It could not begin; nothing may be released, and a later one may.
         """
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             if _LIBC.syncfs(fd) != 0:
                 code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code))
+                raise VolumeError(os.strerror(code))
         finally:
             os.close(fd)
 

@@ -151,19 +151,19 @@ class IntakeLoop:
 
         Raises:
             VolumeError: The archive could not be synced; nothing is taken in any more.
-            OSError: A log could not be released; the next call tries again.
+            OSError: The sync could not begin, or a log not be released; the next call tries again.
         """
         due = {f: p for f, p in self._taken.items() if p != self._readers[f].released}
         if not due:
             return
         try:
             await asyncio.to_thread(self._engine.archive.sync)
-        except OSError as exc:
+        except VolumeError as exc:
             # After a failed sync a second one may say yes for bytes that are lost: what the log
             # still holds stays there until a person has looked at the volume.
-            self._failed = f"the archive could not be synced: {exc.strerror}"
+            self._failed = f"the archive could not be synced: {exc}"
             if self._archive_fault is not None:
-                self._archive_fault.say(f"sync failed: {exc.strerror}")
+                self._archive_fault.say(f"sync failed: {exc}")
             raise VolumeError(self._failed) from exc
         for folder, position in due.items():
             self._readers[folder].release(position)

@@ -104,7 +104,7 @@ async def test_a_failed_sync_is_not_trusted_again(
 
     def fails() -> None:
         tried.append(1)
-        raise OSError(errno.EIO, "Input/output error")
+        raise VolumeError("Input/output error")
 
     monkeypatch.setattr(parts.archive, "sync", fails)
     monkeypatch.setattr("rso.engine.intake_loop._SYNC_SECONDS", 0.01)
@@ -114,6 +114,27 @@ async def test_a_failed_sync_is_not_trusted_again(
         await loop.step()
     assert len(tried) == 1
     assert log.released == Position(0, 0)
+
+
+async def test_a_sync_that_could_not_begin_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive's folder could not be opened: nothing is lost by that, and intake goes on."""
+    parts = Parts(tmp_path)
+    loop = IntakeLoop(parts, tmp_path / "spool")  # type: ignore[arg-type]
+    tried: list[int] = []
+
+    def once() -> None:
+        tried.append(1)
+        if len(tried) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(parts.archive, "sync", once)
+    monkeypatch.setattr("rso.engine.intake_loop._SYNC_SECONDS", 0.01)
+    log = Log(0)
+    await run_checkpoints(loop, log, lambda: log.released == Position(1, 0))
+    assert len(tried) == 2
+    assert not await loop.step()
 
 
 async def test_a_failed_release_is_tried_again(
