@@ -66,9 +66,15 @@ class Archivist:
 
 
 class Clinic:
-    """Sends Study after Study until it has sent all; what was acknowledged, in order."""
+    """Sends Study after Study until it has sent all; what was acknowledged, in order.
 
-    def __init__(self, site: Site, samples: Path, folder: Path, studies: int, each: int) -> None:
+    ``first`` of them at once, if said, and more as ``turns`` is released.
+    """
+
+    def __init__(
+        self, site: Site, samples: Path, folder: Path, studies: int, each: int, first: int = 0
+    ) -> None:
+        self.turns = threading.Semaphore(first or studies)
         self.ours = Ours(site)
         self.files = [
             make_study(samples / "CT_small.dcm", folder / f"{i}", each, PatientID=f"P{i}",
@@ -82,6 +88,7 @@ class Clinic:
 
     def _send(self) -> None:
         for study in self.files:
+            self.turns.acquire()
             self.ours.send(study, self.answers)
 
     @property
@@ -115,7 +122,7 @@ def compare(site: Site, clinic: Clinic, pacs: Pacs, promised: set[str]) -> None:
 
 def test_the_volume_burns(site: Site, samples: Path, tmp_path: Path, pacs: Pacs) -> None:
     """Everything that was acknowledged when the backup began is there, and is delivered."""
-    clinic = Clinic(site, samples, tmp_path / "clinic", 12, 40)
+    clinic = Clinic(site, samples, tmp_path / "clinic", 12, 40, first=4)
     asked = site.rso("exam", "create", "--facility", "NORTH", "--patient-name", "ROE^RICHARD",
                      "--json")["exam_number"]  # fmt: skip
     clinic.thread.start()
@@ -126,9 +133,11 @@ def test_the_volume_burns(site: Site, samples: Path, tmp_path: Path, pacs: Pacs)
     def more() -> None:
         """Images wander on while the backup is made."""
         had = len(clinic.acknowledged)
+        clinic.turns.release(2)
         wait_for(lambda: len(clinic.acknowledged) > had + 20)
 
     archivist.save(between=more)
+    clinic.turns.release(12)
     late = site.rso("exam", "create", "--facility", "NORTH", "--patient-name", "LATE^ONE",
                     "--json")["exam_number"]  # fmt: skip
     clinic.thread.join()
