@@ -20,7 +20,7 @@ from rso.engine.notify_loop import send_due
 from rso.ledger import Ledger
 from rso.ledger.exams import now
 from rso.ledger.site import load_site
-from rso.plugins import Plugins, hookimpl
+from rso.plugins import Plugins, hookimpl, load_plugins
 from rso.settings import Settings, load_settings
 from rso.testing.notifier import FakeNotifier
 
@@ -31,6 +31,25 @@ def dataset(samples: Path) -> tuple[bytes, str]:
     data = (samples / "CT_small.dcm").read_bytes()
     meta = read_file_meta(data[: 1 << 16])
     return data[meta.dataset_offset :], meta.transfer_syntax_uid
+
+
+ONE_WAY: dict[str, Any] = {
+    "facility": [{"code": "NORTH", "radiologists": [{"code": "R"}]}],
+    "radiologist": [{"code": "R", "destinations": [
+        {"code": "R-PACS", "sender": "dicom_scu", "options": {
+            "ae_title": "PACS", "host": "127.0.0.1", "port": 1}}]}],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
+    """A facility with one destination, on either database."""
+    (tmp_path / "rso.toml").write_text("")
+    settings = load_settings(tmp_path / "rso.toml")
+    await load_site(ledger, ONE_WAY)
+    archive = LocalArchive(tmp_path / "archive")
+    archive.prepare()
+    return Engine(ledger=ledger, plugins=load_plugins(settings), settings=settings, archive=archive)
 
 
 SITE: dict[str, Any] = {

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,39 +12,18 @@ from rso.core.header import Header
 from rso.core.transport import Kind, Provenance
 from rso.engine import again, dispatch
 from rso.engine.again import run_again
-from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import create_exam, note_exam
 from rso.engine.holds import release_hold
 from rso.engine.intake import take_records
 from rso.engine.spool_reader import Alert, InstanceRecord
-from rso.ledger import Ledger, LedgerUnavailable, new_id
+from rso.ledger import LedgerUnavailable, new_id
 from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import find_holds
-from rso.ledger.site import load_site
 from rso.ledger.studies import lock_study
-from rso.plugins import load_plugins
-from rso.settings import load_settings
 
-SITE: dict[str, Any] = {
-    "facility": [{"code": "NORTH", "radiologists": [{"code": "R"}]}],
-    "radiologist": [{"code": "R", "destinations": [
-        {"code": "R-PACS", "sender": "dicom_scu", "options": {
-            "ae_title": "PACS", "host": "127.0.0.1", "port": 1}}]}],
-}  # fmt: skip
 PATIENT = Patient(name="DOE^JANE", patient_id="P-1", birth_date="19700131")
-
-
-@pytest.fixture
-async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
-    """A facility with one destination, on either database."""
-    (tmp_path / "rso.toml").write_text("")
-    settings = load_settings(tmp_path / "rso.toml")
-    await load_site(ledger, SITE)
-    archive = LocalArchive(tmp_path / "archive")
-    archive.prepare()
-    return Engine(ledger=ledger, plugins=load_plugins(settings), settings=settings, archive=archive)
 
 
 def arrived(exam: Exam | None = None, *, study: str = "1.2.3") -> InstanceRecord:

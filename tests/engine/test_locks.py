@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from rso.core.errors import ExamError, MatchingError
 from rso.core.exam import Exam, ExamStatus, Patient
 from rso.core.matching import IncomingStudy
 from rso.core.transport import Kind
-from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import create_from_hold, recall_hold, release_hold
@@ -25,7 +23,7 @@ from rso.engine.notify import exam_notes, keep_note
 from rso.engine.requests import change_request, request_of
 from rso.engine.router import NO_DESTINATION, retry_routing
 from rso.engine.settle import conclude, settle_exams
-from rso.ledger import Ledger, new_id, tables
+from rso.ledger import new_id, tables
 from rso.ledger.deliveries import (
     Answer,
     add_items,
@@ -36,30 +34,9 @@ from rso.ledger.deliveries import (
 )
 from rso.ledger.exams import exam_by_id, lock_exams, now, set_status
 from rso.ledger.holds import close_hold, find_holds, open_hold
-from rso.ledger.site import load_site
 from rso.ledger.studies import upsert_studies
-from rso.plugins import load_plugins
-from rso.settings import load_settings
 
-SITE: dict[str, Any] = {
-    "facility": [{"code": "NORTH", "radiologists": [{"code": "R"}]}],
-    "radiologist": [{"code": "R", "destinations": [
-        {"code": "R-PACS", "sender": "dicom_scu", "options": {
-            "ae_title": "PACS", "host": "127.0.0.1", "port": 1}}]}],
-}  # fmt: skip
 PATIENT = Patient(name="DOE^JANE", patient_id="P-1", birth_date="19700131")
-
-
-@pytest.fixture
-async def engine(ledger: Ledger, tmp_path: Path) -> Engine:
-    """A facility with one destination, on either database."""
-    (tmp_path / "rso.toml").write_text("")
-    settings = load_settings(tmp_path / "rso.toml")
-    await load_site(ledger, SITE)
-    return Engine(
-        ledger=ledger, plugins=load_plugins(settings), settings=settings,
-        archive=LocalArchive(tmp_path / "archive"),
-    )  # fmt: skip
 
 
 async def made(engine: Engine) -> Exam:
