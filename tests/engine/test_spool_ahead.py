@@ -120,7 +120,7 @@ def test_writers_that_take_turns_lose_nothing(
         ahead, size = begun.get(who) or (batches[who].ahead(transfer_syntax_uid=dataset[1]), 0)
         spool.log._no_draft_for = 0
         if what == "write":
-            size = min(size + 90_000, len(data))
+            size = min(size + 90_000, len(data) - 1)  # the last byte differs, and comes with append
             ahead.write(memoryview(data)[:size])  # type: ignore[attr-defined]
             begun[who] = ahead, size
         elif what == "append":
