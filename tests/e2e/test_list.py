@@ -14,7 +14,7 @@ from rso.core.number import make_number
 from rso.ledger import Ledger, new_id
 from rso.ledger.exams import insert_exam, now
 from rso.settings import load_settings
-from rso.testing.browser import sign_in
+from rso.testing.browser import sign_in, wait_held
 from rso.testing.pacs import Pacs
 from rso.testing.site import Site
 
@@ -344,8 +344,7 @@ def test_a_late_answer_turns_no_page_back(many: Site, visit_many: Visit) -> None
 
     page.route("**/exams/rows", hold)
     page.evaluate("document.body.dispatchEvent(new CustomEvent('refresh'))")
-    page.wait_for_timeout(200)
-    assert held
+    wait_held(page, held)
     page.keyboard.press("n")
     expect(page.locator("[data-page=previous]")).to_have_count(2)
     second = page.locator(f"{ROWS} a.number").first.inner_text()

@@ -7,7 +7,7 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
-from rso.testing.browser import sign_in
+from rso.testing.browser import sign_in, wait_held
 from rso.testing.site import Site, free_port
 
 Visit = Callable[..., Page]
@@ -128,9 +128,10 @@ def test_documents_are_chosen_once(site: Site, visit: Visit, tmp_path: Path) -> 
     page.route("**/exams/new/documents", lambda route: held.append(route), times=1)  # noqa: PLW0108
     page.set_input_files("#documents", tmp_path / "notes.txt")
     expect(page.locator("#kept")).to_contain_text("Keeping the documents")
+    first = wait_held(page, held)
     (tmp_path / "four.png").write_bytes((tmp_path / "one.png").read_bytes() + b"4")
     page.set_input_files("#documents", tmp_path / "four.png")
-    held[0].continue_()
+    first.continue_()
     expect(listed).to_have_count(4)
     expect(page.locator("#documents-problem")).to_contain_text("notes.txt: a document is a PDF")
     page.get_by_role("button", name="Remove four.png").press("Enter")
