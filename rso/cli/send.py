@@ -4,11 +4,9 @@ import base64
 import hashlib
 import http.client
 import secrets
-import shutil
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from cyclopts import App, Parameter
 
+from rso.cli.send_files import Found, dataset_digest, find
 from rso.cli.shared import Json, fail, print_json
 
 __all__ = ["register"]
@@ -61,70 +60,27 @@ def send(
     if not token:
         fail("an API token is needed: --token or RSO_TOKEN (rso token create makes one)")
     with tempfile.TemporaryDirectory() as folder:
-        files, skipped = _find(paths, plain if stamp else "", Path(folder))
-        if not files:
-            fail("none of these is a DICOM instance")
-        client = _Client(url, token, plain)
-        report = _send_all(client, files)
-    report["skipped"] = skipped
+        found = find(paths, plain if stamp else "", Path(folder))
+        if not found.count:
+            fail("\n".join(["none of these is a DICOM instance", *found.failed]))
+        report = _send_all(_Client(url, token, plain), found)
     if json:
         print_json(report)
     else:
-        sys.stdout.write(
-            f"{report['stored']} of {report['total']} stored safely"
-            f" ({report['already']} were there already), {len(skipped)} skipped\n"
-        )
-        for reason in report["reasons"]:
+        sys.stdout.write(_words(report))
+        for reason in (*report["reasons"], *report["failed"]):
             sys.stderr.write(f"{reason}\n")
     if report["stored"] != report["total"]:
         raise SystemExit(1)
 
 
-def _find(paths: Sequence[Path], number: str, folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Instances by SOP Instance UID, stamped if asked; DICOMDIR and others are skipped."""
-    from rso.core.errors import IntakeError  # noqa: PLC0415
-    from rso.dicom.deposit import refuse_dicomdir  # noqa: PLC0415
-    from rso.dicom.part10 import read_file_meta  # noqa: PLC0415
-    from rso.dicom.stamp import stamp_file  # noqa: PLC0415
-
-    found: dict[str, Path] = {}
-    skipped: list[str] = []
-    for name, file in _files(paths, folder, skipped):
-        try:
-            with file.open("rb") as opened:
-                meta = read_file_meta(opened.read(1 << 17))
-            refuse_dicomdir(meta)
-            kept = file
-            if number:
-                kept = folder / f"stamped-{len(found)}.dcm"
-                stamp_file(file, kept, number)
-        except (IntakeError, OSError) as exc:
-            skipped.append(f"{name}: {exc}")
-            continue
-        found[meta.sop_instance_uid] = kept
-    return found, skipped
-
-
-def _files(paths: Sequence[Path], folder: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
-    """Every file below the paths, those inside ZIPs unpacked into ``folder``, with its name."""
-    from rso.core.errors import IntakeError  # noqa: PLC0415
-    from rso.dicom.zip_reader import SIGNATURE, open_zip  # noqa: PLC0415
-
-    for path in paths:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-            try:
-                with file.open("rb") as opened:
-                    packed = opened.read(4) == SIGNATURE
-                if not packed:
-                    yield str(file), file
-                    continue
-                for member in open_zip(file):
-                    target = folder / f"unpacked-{secrets.token_hex(8)}"
-                    with member.open() as stream, target.open("xb") as copy:
-                        shutil.copyfileobj(stream, copy, 1 << 20)
-                    yield f"{file}, file {member.position}", target
-            except (IntakeError, OSError, zipfile.BadZipFile) as exc:
-                skipped.append(f"{file}: {exc}")
+def _words(report: Mapping[str, Any]) -> str:
+    same = f", {report['same']} the same as another" if report["same"] else ""
+    return (
+        f"{report['stored']} of {report['total']} stored safely"
+        f" ({report['already']} were there already),"
+        f" {len(report['skipped'])} skipped that are no instances{same}\n"
+    )
 
 
 class _Client:
@@ -234,50 +190,64 @@ class _Client:
         return {s["00081155"]["Value"][0] for s in stored}, answer.get("reasons", [])
 
 
-def _send_all(client: _Client, files: dict[str, Path]) -> dict[str, Any]:
+def _send_all(client: _Client, found: Found) -> dict[str, Any]:
+    """Send each round, and say that the exam is complete if nothing at all is missing."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
-    already = client.kept(list(files))
-    if already:  # by name; only the same bytes need not be sent again
-        claims = [_claim(uid, files[uid]) for uid in sorted(already)]
-        already = client.kept(sorted(already), files=claims)
-    missing = [uid for uid in files if uid not in already]
-    stored, reasons = set(already), set[str]()
+    stored, already, reasons = 0, 0, set[str]()
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        total = sum(files[uid].stat().st_size for uid in missing)
-        task = progress.add_task("uploading", total=total)
-
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-
-        large = [uid for uid in missing if files[uid].stat().st_size > _GROUP_BYTES]
-        small = [files[uid] for uid in missing if uid not in set(large)]
-        results = chain(
-            (client.store(group, advance) for group in _groups(small)),
-            (client.store_large(uid, files[uid], advance) for uid in large),
-        )
-        for kept, why in results:
-            stored |= kept
-            reasons |= set(why)
-    if stored >= files.keys():
-        client.kept(list(files), complete=True)
+        sizes = (file.stat().st_size for files in found.rounds for file in files.values())
+        task = progress.add_task("uploading", total=sum(sizes))
+        for files in found.rounds:
+            there = _same(client, files)
+            missing = {uid: file for uid, file in files.items() if uid not in there}
+            progress.advance(task, sum(files[uid].stat().st_size for uid in there))
+            kept, why = _send_round(client, missing, lambda n: progress.advance(task, n))
+            stored += len(there | kept & files.keys())
+            already += len(there)
+            reasons |= why
+    total = found.count + len(found.failed)
+    if stored == total:
+        client.kept(list(found.rounds[0]), complete=True)
     return {
-        "stored": len(stored & files.keys()),
-        "total": len(files),
-        "already": len(already),
+        "stored": stored,
+        "total": total,
+        "already": already,
+        "same": found.same,
+        "skipped": found.skipped,
+        "failed": found.failed,
         "reasons": sorted(reasons),
     }
 
 
-def _claim(uid: str, file: Path) -> dict[str, object]:
-    """What a manifest says of a file: size, and SHA-256 of its dataset."""
-    from rso.dicom.part10 import read_file_meta  # noqa: PLC0415
+def _same(client: _Client, files: Mapping[str, Path]) -> set[str]:
+    """The UIDs of those that are stored with these very bytes."""
+    named = client.kept(list(files)) & files.keys()
+    if not named:
+        return named
+    claims = []
+    for uid in sorted(named):
+        digest, size = dataset_digest(files[uid])
+        claims.append({"sop_instance_uid": uid, "size": size, "sha256": digest})
+    return client.kept(sorted(named), files=claims)
 
-    with file.open("rb") as opened:
-        opened.seek(read_file_meta(opened.read(1 << 17)).dataset_offset)
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        return {"sop_instance_uid": uid, "size": opened.tell(), "sha256": digest}
+
+def _send_round(
+    client: _Client, files: Mapping[str, Path], advance: Callable[[int], None]
+) -> tuple[set[str], set[str]]:
+    """Upload files; the UIDs that are stored, and the reasons of the rest."""
+    large = {uid for uid, file in files.items() if file.stat().st_size > _GROUP_BYTES}
+    small = [file for uid, file in files.items() if uid not in large]
+    stored, reasons = set[str](), set[str]()
+    results = chain(
+        (client.store(group, advance) for group in _groups(small)),
+        (client.store_large(uid, files[uid], advance) for uid in sorted(large)),
+    )
+    for kept, why in results:
+        stored |= kept
+        reasons |= set(why)
+    return stored, reasons
 
 
 def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
