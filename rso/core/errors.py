@@ -5,6 +5,7 @@
     +-- PluginError               a plugin failed; carries its name
     +-- ExamError                 an exam cannot be made, found or changed like that
     |   +-- OwnerError            somebody else looks after it, or nobody may
+    |   +-- StaleError            somebody changed it since it was read
     +-- MatchingError             a match cannot be decided or released like that
     +-- RoutingError              no radiologist or destination fits
     +-- IntakeError               an instance cannot be kept; carries a short code
@@ -36,6 +37,7 @@ __all__ = [
     "RefusedError",
     "RoutingError",
     "RsoError",
+    "StaleError",
     "TransientTransportError",
     "TransportError",
     "VolumeError",
@@ -64,6 +66,10 @@ class ExamError(RsoError):
 
 class OwnerError(ExamError):
     """Somebody else looks after the exam, or this person may not."""
+
+
+class StaleError(ExamError):
+    """Somebody changed the exam since it was read; nothing is written."""
 
 
 class MatchingError(RsoError):

@@ -1,11 +1,12 @@
 """Editing an exam: changed demographics are compared with its images again."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import structs
 
+from rso.core.errors import StaleError
 from rso.core.exam import Exam, Patient, Priority
 from rso.core.matching import Action
 from rso.core.names import read_name
@@ -29,22 +30,30 @@ async def edit_exam(
     exam: Exam,
     *,
     actor: str,
-    patient: Patient | None = None,
+    patient: Patient | Mapping[str, str] | None = None,
     priority: Priority | None = None,
     modality: str | None = None,
     body_part: str | None = None,
     accession_number: str | None = None,
     request: Mapping[str, str] | None = None,
+    still: Callable[[Exam], Awaitable[bool]] | None = None,
 ) -> Exam:
     """Change an exam; changed demographics match all its Studies anew.
 
-    ``request`` holds fields of ``engine.requests.FIELDS``; those it does not name stay.
+    ``patient`` is the whole patient, or the fields that change; ``request`` holds fields of
+    ``engine.requests.FIELDS``; those it does not name stay. ``still`` is asked, under the exam's
+    lock, whether it stands as whoever changes it saw it.
+
+    Raises:
+        StaleError: It does not.
     """
     ledger = engine.ledger
     async with ledger.transaction():
         await lock_studies_of(ledger, exam.id)
         # As it stands: what somebody else changes at the same time stays.
         exam = await exam_by_id(ledger, exam.id, lock=True) or exam
+        if still is not None and not await still(exam):
+            raise StaleError("somebody changed the exam meanwhile")
         changed = _changed(exam, patient, priority, modality, body_part, accession_number)
         await _update(engine, changed)
         fields = [f for f in exam.__struct_fields__ if _differs(exam, changed, f)]
@@ -61,15 +70,17 @@ async def edit_exam(
 
 def _changed(
     exam: Exam,
-    patient: Patient | None,
+    patient: Patient | Mapping[str, str] | None,
     priority: Priority | None,
     modality: str | None,
     body_part: str | None,
     accession_number: str | None,
 ) -> Exam:
+    if not isinstance(patient, Patient):
+        patient = structs.replace(exam.patient, **(patient or {}))
     changed = structs.replace(
         exam,
-        patient=exam.patient if patient is None else patient,
+        patient=patient,
         priority=exam.priority if priority is None else priority,
         modality=exam.modality if modality is None else modality,
         body_part=exam.body_part if body_part is None else body_part,

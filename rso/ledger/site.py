@@ -26,9 +26,23 @@ from rso.ledger.site_document import (
     UserEntry,
 )
 
-__all__ = ["CONSENT", "all_sources", "facility_quotas", "last_images", "load_site"]
+__all__ = [
+    "CONSENT",
+    "all_sources",
+    "facility_quotas",
+    "last_images",
+    "load_site",
+    "lock_site",
+]
 
+_SITE_LOCK = 0x52534F53  # "RSOS"
 CONSENT = {None: "", True: "yes", False: "no"}
+
+
+async def lock_site(ledger: Ledger) -> None:
+    """One change of the site after the other; first in its transaction, before what it reads."""
+    if ledger.kind == "postgres":  # on SQLite a transaction is the only writer anyway
+        await ledger.fetch("SELECT pg_advisory_xact_lock(?)", _SITE_LOCK)
 
 
 async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +59,7 @@ async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, An
     except msgspec.ValidationError as exc:
         raise ConfigError(f"site.toml: {exc}") from exc
     async with ledger.transaction():
+        await lock_site(ledger)
         for radiologist in site.radiologist:
             await _load_radiologist(ledger, radiologist)
         for facility in site.facility:

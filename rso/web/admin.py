@@ -22,7 +22,7 @@ from rso.ledger import Ledger, audit
 from rso.ledger.people import SHORTEST_PASSWORD, is_disabled, set_disabled
 from rso.ledger.second_factor import has_totp
 from rso.ledger.sessions import end_sessions, sessions_of
-from rso.ledger.site import last_images, load_site
+from rso.ledger.site import last_images, load_site, lock_site
 from rso.ledger.site_document import Role
 from rso.ledger.site_export import export_site
 from rso.ledger.tokens import revoke_tokens_of
@@ -171,6 +171,7 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
     entry: Entry = {}
     try:
         async with ledger.transaction():
+            await lock_site(ledger)
             old = {} if new else await _find(request, section, key)
             entry = read_entry(section, form, old, senders)
             if new and await _stands(request, section, key):

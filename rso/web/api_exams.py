@@ -150,13 +150,14 @@ async def api_edit(request: Ask, number: FromPath[str], data: JSONBody[ExamChang
         given["name"] = given.pop("patient_name")
     if "modality" in given:
         given["modality"] = given["modality"].upper()
-    who = {k: given.pop(k) for k in ("name", "patient_id", "birth_date", "sex") if k in given}
+    who: dict[str, str] = {
+        k: given.pop(k) for k in ("name", "patient_id", "birth_date", "sex") if k in given
+    }
     asked = {f.name: given.pop(f.name).strip() for f in FIELDS if f.name in given}
-    patient = structs.replace(exam.patient, **who) if who else None
     check_change(
         exam, await request_of(engine.ledger, exam), asked, given.get("priority", exam.priority)
     )
-    await edit_exam(engine, exam, actor=me.person.email, patient=patient, request=asked, **given)
+    await edit_exam(engine, exam, actor=me.person.email, patient=who, request=asked, **given)
     return await _view(request, exam.number)
 
 

@@ -7,7 +7,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
-from rso.core.errors import RefusedError
+from rso.core.errors import RefusedError, StaleError
 from rso.core.exam import Exam
 from rso.core.number import format_number
 from rso.engine.context import Engine
@@ -195,16 +195,23 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
         )  # fmt: skip
         made.status_code = 422
         return made
-    now_shown = version_of(await _form_of(engine_of(request).ledger, exam))
-    if is_stale(form, now_shown):
+    ledger = engine_of(request).ledger
+
+    async def still(stands: Exam) -> bool:
+        return not is_stale(form, version_of(await _form_of(ledger, stands)))
+
+    try:
+        await edit_exam(
+            engine_of(request), exam, actor=me.person.email, patient=asked.patient,
+            priority=asked.priority, modality=asked.modality, body_part=asked.body_part,
+            accession_number=asked.accession_number, request=asked.request, still=still,
+        )  # fmt: skip
+    except StaleError:
+        _, exam = await _edited(request, number)
+        now_shown = version_of(await _form_of(ledger, exam))
         made = _edit_form(request, me, exam, form, shown=now_shown, changed=True)
         made.status_code = 409
         return made
-    await edit_exam(
-        engine_of(request), exam, actor=me.person.email, patient=asked.patient,
-        priority=asked.priority, modality=asked.modality, body_part=asked.body_part,
-        accession_number=asked.accession_number, request=asked.request,
-    )  # fmt: skip
     return Redirect(f"/exams/{exam.number}", status_code=303)
 
 

@@ -1,5 +1,6 @@
 """An edited exam: its Studies are compared with what it says now, and none stays by another."""
 
+import asyncio
 import importlib.util
 import os
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from rso.core.errors import StaleError
 from rso.core.exam import Exam, Patient
 from rso.core.matching import IncomingStudy
 from rso.core.transport import Kind
@@ -188,3 +190,26 @@ async def test_three_thousand_edits(engine: Engine) -> None:
     """The promise, for what is decided again."""
     _, wrong = await kept_by_edits(engine, 3_000)
     assert wrong == 0
+
+
+async def test_only_one_of_two_who_saw_the_same_saves(engine: Engine) -> None:
+    """Whether it stands as it was seen is asked under the lock; the rest is as the first left it."""
+    exam = await create_exam(engine, facility="N", patient=JANE, actor="c")
+
+    async def still(stands: Exam) -> bool:
+        await asyncio.sleep(0.05)
+        return stands.body_part == ""
+
+    done = await asyncio.gather(
+        *(edit_exam(engine, exam, actor="c", body_part=part, still=still) for part in "ABC"),
+        return_exceptions=True,
+    )
+    assert [isinstance(one, StaleError) for one in done].count(True) == 2
+
+
+async def test_fields_of_a_patient_change_by_themselves(engine: Engine) -> None:
+    """A corrected birth date is not put back by who had read the exam before and says the sex."""
+    exam = await create_exam(engine, facility="N", patient=JANE, actor="c")
+    await edit_exam(engine, exam, actor="c", patient={"birth_date": "19700201"})
+    changed = await edit_exam(engine, exam, actor="c", patient={"sex": "O"})
+    assert (changed.patient.birth_date, changed.patient.sex) == ("19700201", "O")

@@ -245,3 +245,14 @@ async def test_the_audit_notices_changes(ledger: Ledger) -> None:
     assert await audit.verify(ledger) is None
     await ledger.execute("UPDATE audit SET action = 'other' WHERE id = 3")
     assert await audit.verify(ledger) == 3
+
+
+async def test_sources_that_come_at_once_are_told_apart(ledger: Ledger) -> None:
+    """One AE title with the same network at two facilities: only one of the changes is taken."""
+    source = SITE["facility"][0]["sources"][0]  # type: ignore[index]
+    both = await asyncio.gather(
+        *(load_site(ledger, {"facility": [{"code": code, "sources": [source]}]})
+          for code in ("EAST", "WEST", "UP", "DOWN")),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert [isinstance(one, ConfigError) for one in both].count(True) == 3
