@@ -19,9 +19,11 @@ __all__ = [
     "SHORTEST_PASSWORD",
     "Person",
     "change_password",
+    "check_new_password",
     "hash_new",
     "hash_password",
     "is_disabled",
+    "is_over",
     "person_of",
     "set_disabled",
     "sign_in",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 SHORTEST_PASSWORD = 10  # characters
+_LONGEST_PASSWORD = 1000
 # argon2 takes 64 MB and a tenth of a second each: a few at once, never in the event loop.
 _AT_ONCE = asyncio.Semaphore(2)
 _MOST_FAILURES = 10
@@ -56,6 +59,15 @@ def person_of(row: dict[str, Any]) -> Person:
         role=row["role"],
         facilities=None if everywhere else own,
     )
+
+
+def check_new_password(password: str) -> None:
+    """Raise ConfigError where it is shorter or longer than a new one may be."""
+    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise ConfigError(
+            f"a password has at least {SHORTEST_PASSWORD} characters,"
+            f" and at most {_LONGEST_PASSWORD}"
+        )
 
 
 async def hash_password(password: str, old: str = "") -> str:
@@ -119,6 +131,11 @@ async def upsert_user(
             }
         ],
     )
+
+
+async def is_over(ledger: Ledger, subject: str, most: int = 5) -> bool:
+    """Whether ``too_many`` counted as much within the last minute; counts nothing."""
+    return await _recent(ledger, subject) >= most
 
 
 async def _recent(ledger: Ledger, subject: str) -> int:

@@ -16,7 +16,7 @@ from litestar import MediaType, Request, Response, get, post
 from rso.engine.context import Engine
 from rso.ledger import audit
 from rso.ledger.contacts import set_opted_out
-from rso.ledger.people import too_many
+from rso.ledger.people import is_over, too_many
 from rso.plugins import ConfigError
 from rso.web.auth import engine_of
 from rso.web.client import peer_address
@@ -88,8 +88,11 @@ async def _receive(request: Ask) -> Response[str]:
     wanted = config.inbound_secret.reveal() if config and config.inbound_secret else ""
     if not wanted:
         return _answer("", 404)
+    guessing = f"inbound:{peer_address(request)}"
+    if await is_over(engine.ledger, guessing, _WRONG_A_MINUTE):
+        return _answer("", 429)
     if not any(secrets.compare_digest(g.encode(), wanted.encode()) for g in _given(request)):
-        busy = await too_many(engine.ledger, f"inbound:{peer_address(request)}", _WRONG_A_MINUTE)
+        busy = await too_many(engine.ledger, guessing, _WRONG_A_MINUTE)
         return _answer("", 429 if busy else 403)
     sender, text = read_message(await _values(request))
     word = word_of(text)

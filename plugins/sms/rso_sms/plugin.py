@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_SHORTEST_SECRET = 16  # characters: anybody may try at /sms/inbound
+
+
 class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section ``[plugins.sms]``."""
 
@@ -37,8 +40,18 @@ class SmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Apprise URL of the service, {address} where the number belongs"),
     ]
     inbound_secret: Annotated[
-        Secret | None, Meta(description="a service that shows it may call /sms/inbound: STOP")
+        Secret | None,
+        Meta(
+            description="a service that shows it may call /sms/inbound: STOP;"
+            " at least 16 characters"
+        ),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.inbound_secret and len(self.inbound_secret.reveal()) < _SHORTEST_SECRET:
+            raise ValueError(
+                f"inbound_secret has less than {_SHORTEST_SECRET} characters: it can be guessed"
+            )
 
 
 class Sms(Notifier):

@@ -17,7 +17,7 @@ from rso.engine.context import Engine
 from rso.ledger import Ledger
 from rso.ledger.contacts import contacts_of
 from rso.ledger.site import load_site
-from rso.plugins import load_plugins
+from rso.plugins import ConfigError, load_plugins
 from rso.settings import load_settings
 from rso.testing.kannel import KannelServer
 from rso.testing.pacs import Pacs
@@ -106,6 +106,10 @@ async def test_strangers_change_nothing(web: AsyncTestClient[Litestar], engine: 
         last = await web.post("/sms/inbound", data=asked, auth=("x", "wrong"))
     assert last.status_code == 429
     right = {"auth": ("x", SECRET)}
+    # Whoever has guessed so often is not heard, also with the right one.
+    assert (await web.get("/sms/inbound", params=asked, **right)).status_code == 429
+    assert await left(engine) == [False, False]
+    await engine.ledger.execute("DELETE FROM login_attempt")
     for body in (b"", b"[1]", b"{", b'{"from": {}, "text": ["STOP"]}'):
         json = {"Content-Type": "application/json"}
         answer = await web.post("/sms/inbound", content=body, headers=json, **right)
@@ -128,6 +132,17 @@ async def test_one_number_is_heard_ten_times_a_minute(web: AsyncTestClient[Lites
     assert codes == [200] * 10 + [429] * 2
 
 
+def test_a_secret_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    """At the start, with its place and without itself."""
+    file = tmp_path / "rso.toml"
+    file.write_text(
+        '[plugins.sms]\nurl = "json://h/{address}"\ninbound_secret = "fifteen letters"\n'
+    )
+    with pytest.raises(ConfigError, match=r"inbound_secret .*\$\.plugins\.sms") as caught:
+        load_plugins(load_settings(file))
+    assert "fifteen letters" not in str(caught.value)
+
+
 def test_words() -> None:
     """The first word, however it is written; nothing else."""
     stops = ("stop", " STOP.", "Unsubscribe me")
@@ -143,11 +158,13 @@ def test_a_telephone_says_stop(tmp_path: Path, pacs: Pacs) -> None:
     site = Site(
         tmp_path, pacs.port,
         f'plugins.sms.url="kannel://rso:secret@127.0.0.1:{kannel.port}/{{address}}"',
-        'plugins.sms.inbound_secret="open-sesame"',
+        'plugins.sms.inbound_secret="open-sesame-open"',
     )  # fmt: skip
     site.start()
     try:
-        kannel.start(f"http://kannel:open-sesame@127.0.0.1:{site.web}/sms/inbound?from=%p&text=%a")
+        kannel.start(
+            f"http://kannel:open-sesame-open@127.0.0.1:{site.web}/sms/inbound?from=%p&text=%a"
+        )
         assert _left(site) == [0]
         kannel.send_from("12025550100", "STOP")
         wait_for(lambda: "no more messages" in kannel.arrived(), 30)
