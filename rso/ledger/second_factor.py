@@ -39,10 +39,14 @@ async def has_totp(ledger: Ledger, email: str) -> bool:
     return bool(secret) and not secret.startswith(_OPEN)
 
 
-async def begin_totp(ledger: Ledger, email: str) -> str:
-    """A secret to enrol with; signing in stays as it is until a code of it is confirmed."""
+async def begin_totp(ledger: Ledger, email: str, *, keep: bool = False) -> str:
+    """A secret to enrol with; signing in stays as it is until a code of it is confirmed.
+
+    It is a fresh one, and the only one that counts: who read an earlier one has nothing. With
+    ``keep`` it is the one that was shown last, so that a mistyped code can be typed again.
+    """
     row = await _row(ledger, email)
-    if row["totp_secret"].startswith(_OPEN):
+    if keep and row["totp_secret"].startswith(_OPEN):
         return str(row["totp_secret"].removeprefix(_OPEN))
     secret = pyotp.random_base32()
     await ledger.execute(

@@ -44,7 +44,9 @@ async def _show(
     engine = engine_of(request)
     email = me.person.email
     enrolled = await has_totp(engine.ledger, email)
-    secret = "" if enrolled else await begin_totp(engine.ledger, email)
+    # What was shown before this visit is over; an answer to the page's own form keeps it.
+    keep = request.method == "POST"
+    secret = "" if enrolled else await begin_totp(engine.ledger, email, keep=keep)
     uri = provisioning_uri(secret, email, engine.settings.site.name) if secret else ""
     made = page(
         request,
@@ -69,20 +71,25 @@ async def _show(
     return made
 
 
+async def _in_session(request: Ask) -> Identity:
+    me = await signed_in(request)
+    if not me.csrf:
+        raise PermissionDeniedException("a token cannot see or change this; please sign in")
+    return me
+
+
 @get("/me/security")
 async def security_page(request: Ask) -> Template:
-    """The second factor and the open sessions."""
-    return await _show(request, await signed_in(request))
+    """The second factor and the open sessions; the secret to enrol with is for no token."""
+    return await _show(request, await _in_session(request))
 
 
 @post("/me/security/{action:str}", status_code=200)
 async def change_security(request: Ask, action: FromPath[str]) -> Response[Any]:
     """Change the second factor, the password, one's sessions or one's tokens."""
-    me = await signed_in(request)
+    me = await _in_session(request)
     form = await checked_form(request)
     email = me.person.email
-    if not me.csrf:
-        raise PermissionDeniedException("a token cannot change this; please sign in")
     if action not in _ACTIONS:
         raise NotFoundException("no such action")
     if await too_many(engine_of(request).ledger, f"security:{email}", 10):
