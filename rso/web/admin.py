@@ -19,7 +19,7 @@ from rso.engine.check import test_destination
 from rso.engine.router import attachments_of
 from rso.engine.site import renew_sources
 from rso.ledger import Ledger, audit
-from rso.ledger.people import SHORTEST_PASSWORD, is_disabled, set_disabled
+from rso.ledger.people import check_new_password, is_disabled, set_disabled
 from rso.ledger.second_factor import has_totp
 from rso.ledger.sessions import end_sessions, sessions_of
 from rso.ledger.site import last_images, load_site, lock_site
@@ -39,7 +39,7 @@ Ask = Request[Any, Any, Any]
 Entry = dict[str, Any]
 _ROLES = Role.__args__  # type: ignore[attr-defined]
 _EMPTY_ROWS = 2
-_LONGEST_PASSWORD = 1000
+_CHANNELS = ("dicom_scp", "ftp", "http_upload")  # offered also before their section is there
 _SECTIONS = {"facilities": "facility", "radiologists": "radiologist", "users": "user"}
 _KEYS = {"facility": "code", "radiologist": "code", "user": "email"}
 
@@ -119,7 +119,7 @@ async def _edit(
         problem=problem,
         document=document,
         roles=_ROLES,
-        channels=sorted(engine.plugins.receivers) or ["dicom_scp"],
+        channels=[*_CHANNELS, *sorted(engine.plugins.receivers.keys() - _CHANNELS)],
         senders=sorted(engine.plugins.senders),
         controls=lambda sender, options: controls(engine.plugins.senders, sender, options),
         calls=call_rows(entry),
@@ -204,8 +204,8 @@ async def _keep_in(
     if own and (form.get("disabled") or form.get("role") != "admin"):
         raise ConfigError("another administrator has to take this from you")
     password = form.get("password", "")
-    if (password or new) and not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
-        raise ConfigError(f"a password has at least {SHORTEST_PASSWORD} characters")
+    if password or new:
+        check_new_password(password)
     await set_disabled(ledger, email, disabled=bool(form.get("disabled")))
     if password and not own:
         await end_sessions(ledger, email)

@@ -15,7 +15,7 @@ from rso.engine.notify import exam_notifications
 from rso.engine.site import apply_site
 from rso.ledger import audit
 from rso.ledger.audit_search import Wanted, audit_entries
-from rso.ledger.people import set_disabled
+from rso.ledger.people import check_new_password, set_disabled
 from rso.ledger.second_factor import end_totp
 from rso.ledger.sessions import end_sessions
 from rso.ledger.site_document import Role
@@ -162,6 +162,8 @@ async def api_save_user(request: Ask, email: FromPath[str], data: JSONBody[UserC
     me = await _admin(request)
     if email.lower() == me.person.email and data.role != "admin":
         raise ConfigError("another administrator has to take this from you")
+    if data.password:
+        check_new_password(data.password)
     engine = engine_of(request)
     entry = {"email": email, **msgspec.to_builtins(data)}
     await apply_site(engine, {"user": [entry]}, actor=me.person.email)
