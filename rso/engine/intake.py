@@ -11,41 +11,28 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
 from rso.core.exam import ExamStatus
 from rso.core.matching import IncomingStudy, identity_key
 from rso.core.transport import Provenance
 from rso.dicom.elements import is_uid
 from rso.engine.archive import file_digest, instance_digest
+from rso.engine.arrivals import Arrival, Return, part_new
 from rso.engine.context import Engine
 from rso.engine.matcher import hold_conflicts, link_study, match_study
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
+from rso.engine.thumbnails import forget_thumbnails
 from rso.ledger import Ledger, audit, tables
 from rso.ledger.exams import OPEN_STATUSES, exam_by_id, lock_exams, now
 from rso.ledger.figures import add_received
 from rso.ledger.holds import open_hold
+from rso.ledger.leases import retry_local
 from rso.ledger.studies import upsert_studies
 
 __all__ = ["store_records", "take_records"]
 
 log = structlog.get_logger(__name__)
-
-
-class _Arrival(Struct, frozen=True, kw_only=True):
-    """An instance on its way into the ledger."""
-
-    record: InstanceRecord
-    digest: str
-    conflict: bool = False
-
-
-class _Return(Struct, frozen=True, kw_only=True):
-    """An instance that was purged and came again: kept again, under its new record's key."""
-
-    record: InstanceRecord
-    instance: str
-    study: str
 
 
 async def take_records(engine: Engine, records: Sequence[Record], *, discard: bool = True) -> int:
@@ -62,13 +49,13 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     received = [r for r in records if isinstance(r, InstanceRecord)]
     instances, gone = await asyncio.to_thread(_locate, engine, received)
     digests = await asyncio.to_thread(_digests, instances)
-    arrivals, duplicates, returns = await _select_new(engine.ledger, instances, digests)
+    arrivals, duplicates, returns = await part_new(engine, instances, digests)
     await asyncio.to_thread(
         store_records, engine, [a.record for a in arrivals] + [a.record for a in returns]
     )
     async with engine.ledger.transaction():
         await _note_batches(engine.ledger, records)
-        groups: dict[str, list[_Arrival]] = defaultdict(list)
+        groups: dict[str, list[Arrival]] = defaultdict(list)
         for arrival in arrivals:
             groups[arrival.record.provenance.facility].append(arrival)
         for facility, group in groups.items():
@@ -79,6 +66,7 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
         # The audit comes last: who has it waits for nobody.
         await _note_alerts(engine.ledger, records)
         await _note_gone(engine.ledger, gone)
+        await _note_replaced(engine.ledger, returns)
     if discard:
         for record in duplicates:
             if record.path is not None:
@@ -88,7 +76,7 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     return len(arrivals)
 
 
-async def _count(ledger: Ledger, arrivals: Sequence[_Arrival]) -> None:
+async def _count(ledger: Ledger, arrivals: Sequence[Arrival]) -> None:
     """Add to the totals of each channel."""
     found: dict[str, list[int]] = defaultdict(list)
     for arrival in arrivals:
@@ -149,43 +137,6 @@ def _digests(instances: Sequence[InstanceRecord]) -> list[str]:
 def _large(record: InstanceRecord) -> Any:
     assert record.path is not None
     return record.path
-
-
-async def _select_new(
-    ledger: Ledger, instances: Sequence[InstanceRecord], digests: Sequence[str]
-) -> tuple[list[_Arrival], list[InstanceRecord], list[_Return]]:
-    """Part what is new from what is kept: same facility, SOP Instance UID and digest."""
-    purged: dict[str, str] = {}
-    known: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    wanted: dict[str, set[str]] = defaultdict(set)
-    for record in instances:
-        wanted[record.provenance.facility].add(record.header.sop_instance_uid)
-    for facility, uids in wanted.items():
-        marks = ",".join("?" * len(uids))
-        for row in await ledger.fetch(
-            "SELECT id, sop_instance_uid, digest, study, purged_at FROM instance"  # noqa: S608
-            f" WHERE facility = ? AND sop_instance_uid IN ({marks})",
-            facility,
-            *uids,
-        ):
-            known[facility, row["sop_instance_uid"]][row["digest"]] = row["id"]
-            if row["purged_at"] is not None:
-                purged[row["id"]] = row["study"]
-    arrivals, duplicates, returns = [], [], []
-    for record, digest in zip(instances, digests, strict=True):
-        kept = known[record.provenance.facility, record.header.sop_instance_uid]
-        if digest not in kept:
-            arrivals.append(_Arrival(record=record, digest=digest, conflict=bool(kept)))
-            kept[digest] = record.record_id
-        elif study := purged.pop(kept[digest], ""):
-            returns.append(_Return(record=record, instance=kept[digest], study=study))
-            kept[digest] = record.record_id
-        elif kept[digest].replace("-", "") == record.record_id.replace("-", ""):
-            # The same record again, after a crash: its row is there, its file perhaps not.
-            arrivals.append(_Arrival(record=record, digest=digest, conflict=len(kept) > 1))
-        else:
-            duplicates.append(record)
-    return arrivals, duplicates, returns
 
 
 def store_records(engine: Engine, records: Sequence[InstanceRecord]) -> None:
@@ -253,10 +204,10 @@ async def _note_alerts(ledger: Ledger, records: Sequence[Record]) -> None:
             )
 
 
-async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[_Arrival]) -> None:
+async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[Arrival]) -> None:
     studies = [(_incoming(a.record), a.record.header.study_description[:200]) for a in arrivals]
     rows = await upsert_studies(engine.ledger, facility, studies)
-    by_study: dict[str, list[_Arrival]] = defaultdict(list)
+    by_study: dict[str, list[Arrival]] = defaultdict(list)
     states: dict[str, dict[str, Any]] = {}
     for arrival, (study, _) in zip(arrivals, studies, strict=True):
         row = rows[study.study_instance_uid, identity_key(study)]
@@ -274,8 +225,8 @@ async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[_Arri
         await _take_study(engine, states[study_id]["id"], fresh)
 
 
-async def _take_back(engine: Engine, again: _Return) -> None:
-    """Let a purged instance be there again; what was delivered of it stays delivered."""
+async def _take_back(engine: Engine, again: Return) -> None:
+    """Let an instance be there again; what was delivered of it stays delivered."""
     ledger, record = engine.ledger, again.record
     # The new key is the new record's, so that the same record, read again, finds itself.
     await ledger.execute(
@@ -295,7 +246,27 @@ async def _take_back(engine: Engine, again: _Return) -> None:
         )
     # An interrupted purge may have left the old file, which now no row names.
     await asyncio.to_thread(engine.archive.remove, again.instance)
-    await _take_study(engine, again.study, [record.record_id])
+    if again.lost:  # nothing is new of its Study
+        log.warning("a lost file is replaced", sop_instance_uid=record.header.sop_instance_uid)
+        await asyncio.to_thread(forget_thumbnails, engine.settings.data_dir, [again.instance])
+        await retry_local(ledger, record.record_id)
+        engine.work.set()
+    else:
+        fresh = [] if again.conflict else [record.record_id]
+        await _take_study(engine, again.study, fresh)
+
+
+async def _note_replaced(ledger: Ledger, returns: Sequence[Return]) -> None:
+    for again in returns:
+        if again.lost:
+            uid = again.record.header.sop_instance_uid
+            await audit.append(
+                ledger,
+                actor="intake",
+                action="archive file replaced",
+                facility=again.record.provenance.facility,
+                facts={"instance": again.record.record_id, "sop_instance_uid": uid},
+            )
 
 
 def _incoming(record: InstanceRecord) -> IncomingStudy:
@@ -313,7 +284,7 @@ def _incoming(record: InstanceRecord) -> IncomingStudy:
     )
 
 
-def _row(arrival: _Arrival, facility: str, study_id: str, at: datetime) -> dict[str, Any]:
+def _row(arrival: Arrival, facility: str, study_id: str, at: datetime) -> dict[str, Any]:
     record, header = arrival.record, arrival.record.header
     frames = header.number_of_frames.strip()
     return {

@@ -15,7 +15,7 @@ from rso.engine.context import Engine
 from rso.ledger import audit
 from rso.ledger.exams import now
 
-__all__ = ["reconcile", "reconcile_all"]
+__all__ = ["damaged_files", "reconcile", "reconcile_all"]
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ async def reconcile_all(engine: Engine) -> int:
 
 
 async def _tell(engine: Engine, rows: Sequence[dict[str, Any]]) -> int:
-    damaged = await asyncio.to_thread(_damaged, engine, rows)
+    damaged = await asyncio.to_thread(damaged_files, engine, rows)
     for row in damaged:
         log.error("archive file is missing or cut short", sop_instance_uid=row["sop_instance_uid"])
         await audit.append(
@@ -65,7 +65,8 @@ async def _tell(engine: Engine, rows: Sequence[dict[str, Any]]) -> int:
     return len(damaged)
 
 
-def _damaged(engine: Engine, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def damaged_files(engine: Engine, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Which rows' files are gone or not as long as they were; blocks on the disk."""
     found = []
     for row in rows:
         try:

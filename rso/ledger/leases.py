@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rso.ledger.attempts import keep_attempts
-from rso.ledger.deliveries import Answer, recount
+from rso.ledger.deliveries import Answer, lock_deliveries, recount
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
-__all__ = ["keep_late", "leased_items"]
+__all__ = ["keep_late", "leased_items", "retry_local"]
 
 
 async def leased_items(ledger: Ledger, owner: str) -> set[str]:
@@ -51,3 +51,28 @@ async def keep_late(ledger: Ledger, answers: Sequence[Answer]) -> list[dict[str,
     )
     await recount(ledger, sorted({a.delivery for a in late}))
     return rows
+
+
+async def retry_local(ledger: Ledger, instance: str) -> None:
+    """Queue an instance again that stopped because its file could not be read, and can be now.
+
+    What a courier has leased it reads anew. Nothing goes on of a cancelled exam, or of a Study
+    whose identity is in question.
+    """
+    rows = await ledger.fetch(
+        "SELECT d.id, d.delivery FROM delivery_item d JOIN instance i ON i.id = d.instance"
+        " JOIN study s ON s.id = i.study JOIN delivery v ON v.id = d.delivery"
+        " JOIN exam e ON e.id = v.exam WHERE d.instance = ? AND s.state = 'matched'"
+        " AND s.exam = e.id AND e.status <> 'cancelled'"
+        " AND (d.state = 'pending' OR (d.state = 'stopped' AND d.code = 'local'))",
+        instance,
+    )
+    deliveries = sorted({row["delivery"] for row in rows})
+    await lock_deliveries(ledger, deliveries)
+    await ledger.execute_many(
+        "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?, lease_owner = '',"
+        " lease_until = NULL WHERE id = ? AND (state = 'pending'"
+        " OR (state = 'stopped' AND code = 'local'))",
+        [(now(), row["id"]) for row in rows],
+    )
+    await recount(ledger, deliveries)

@@ -1,7 +1,7 @@
 """Fixtures of the engine's tests."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,15 +10,21 @@ import pytest
 from msgspec import structs
 
 from rso.core.exam import Exam, Patient, Priority
+from rso.core.header import Header
 from rso.core.notifier import Notifier
+from rso.core.transport import Kind, Provenance
 from rso.dicom.part10 import read_file_meta
 from rso.engine.archive import LocalArchive
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam
+from rso.engine.intake import take_records
 from rso.engine.notify import exam_notifications
 from rso.engine.notify_loop import send_due
-from rso.ledger import Ledger
-from rso.ledger.exams import now
+from rso.engine.settle import conclude, settle_exams
+from rso.engine.spool_reader import InstanceRecord
+from rso.ledger import Ledger, new_id
+from rso.ledger.deliveries import Answer, claim_items, complete_items, deliveries_of
+from rso.ledger.exams import exam_by_id, now
 from rso.ledger.site import load_site
 from rso.plugins import Plugins, hookimpl, load_plugins
 from rso.settings import Settings, load_settings
@@ -144,3 +150,101 @@ async def world(ledger: Ledger, tmp_path: Path) -> World:
     )
     await load_site(ledger, SITE)
     return World(engine)
+
+
+def arrived(patient: Patient, *, image: int, text: str = "", **said: Any) -> InstanceRecord:
+    """An instance as the spool hands it over: an image of Study 1.2, by its last number.
+
+    ``text`` makes other content of the same image; ``said`` is of the header or provenance.
+    """
+    record = new_id()
+    data = f"{image} {patient.patient_id} {patient.name} {text}".encode()
+    place = {key: said.pop(key) for key in ("kind", "exam_number") if key in said}
+    batch = said.pop("batch", "") or new_id()
+    return InstanceRecord(
+        record_id=record, batch_id=batch, path=None, part10=memoryview(data),
+        dataset_offset=0, size=len(data), received_at=now(),
+        header=Header(**{
+            "sop_class_uid": "1.2", "sop_instance_uid": f"1.2.{image}",
+            "study_instance_uid": "1.2", "series_instance_uid": "1.2",
+            "transfer_syntax_uid": "1.2", "patient": patient, **said,
+        }),
+        provenance=Provenance(**{
+            "channel": "http_upload", "facility": "NORTH", "source": "x", "kind": Kind.TECHNICIAN,
+            "peer_address": "127.0.0.1", "opened_at": now(), **place,
+        }),
+    )  # fmt: skip
+
+
+class Clinic:
+    """NORTH's exam of JANE, and the Studies that arrive."""
+
+    def __init__(self, engine: Engine, exam: Exam) -> None:
+        self.engine, self.ledger, self.exam = engine, engine.ledger, exam
+        self.jane = Patient(name="DOE^JANE", patient_id=exam.number, birth_date="19700131")
+
+    def record(self, image: int, **said: Any) -> InstanceRecord:
+        """One of JANE's images, not taken in."""
+        return arrived(self.jane, image=image, **said)
+
+    async def arrive(self, *images: int, patient: Patient | None = None, **said: Any) -> str:
+        """These images come in one group; the key of their row of ``study``."""
+        records = [arrived(patient or self.jane, image=image, **said) for image in images]
+        await take_records(self.engine, records)
+        rows = await self.ledger.fetch(
+            "SELECT study FROM instance WHERE digest IN (SELECT digest FROM instance WHERE id = ?)",
+            records[0].record_id,
+        )
+        return str(rows[0]["study"]) if rows else ""
+
+    async def send(self) -> int:
+        """Whatever is due arrives, and quiet exams settle; how many images left."""
+        rows = await claim_items(self.ledger, "R-PACS", "w", limit=999, seconds=60)
+        async with self.ledger.transaction():
+            await complete_items(self.ledger, "w", [
+                Answer(item=r["item"], delivery=r["delivery"], instance=r["instance"],
+                       state="acknowledged", code="0000", attempts=1)
+                for r in rows
+            ])  # fmt: skip
+            await conclude(self.engine, sorted({r["exam"] for r in rows}))
+        return len(rows)
+
+    async def settle(self) -> str:
+        """The exam falls quiet; its status then."""
+        await self.ledger.execute(
+            "UPDATE exam SET last_instance_at = ? WHERE id = ?",
+            now() - timedelta(days=1), self.exam.id,
+        )  # fmt: skip
+        await settle_exams(self.engine)
+        return (await self.now()).status.value
+
+    async def now(self) -> Exam:
+        """The exam as it stands."""
+        exam = await exam_by_id(self.ledger, self.exam.id)
+        assert exam is not None
+        return exam
+
+    async def way(self) -> tuple[str, int, int]:
+        """Of the exam's one delivery: its state, what is acknowledged, and of how many."""
+        (row,) = await deliveries_of(self.ledger, self.exam.id)
+        return row["state"], row["acknowledged"], row["total"]
+
+    async def state(self, study: str) -> str:
+        """Of a Study."""
+        rows = await self.ledger.fetch("SELECT state FROM study WHERE id = ?", study)
+        return str(rows[0]["state"])
+
+    async def hold(self, study: str) -> str:
+        """The open hold of a Study."""
+        (row,) = await self.ledger.fetch(
+            "SELECT id FROM hold WHERE study = ? AND state = 'open' AND kind = 'study'", study
+        )
+        return str(row["id"])
+
+
+@pytest.fixture
+async def clinic(engine: Engine) -> Clinic:
+    """On either database, nothing has come yet."""
+    patient = Patient(name="DOE^JANE", birth_date="19700131")
+    exam = await create_exam(engine, facility="NORTH", patient=patient, actor="t")
+    return Clinic(engine, exam)
