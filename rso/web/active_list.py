@@ -25,7 +25,7 @@ from rso.web.live import Live
 from rso.web.page import page
 from rso.web.words import ago_words, clock_words, event_words
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "active_counts", "is_done"]
 
 Ask = Request[Any, Any, Any]
 _PAGE = 50
@@ -53,9 +53,14 @@ def _filters(form: dict[str, str], me: Identity) -> Filters:
     )
 
 
+def is_done(row: dict[str, Any]) -> bool:
+    """Whether an exam's clock runs no more."""
+    return row["status"] not in ACTIVE[:3]
+
+
 def _shown(found: Found, at: datetime) -> dict[str, Any]:
     row = found.row
-    done = row["status"] not in ACTIVE[:3]
+    done = is_done(row)
     due = row["due_at"]
     word, when = event_words(row)
     return {
@@ -95,7 +100,7 @@ async def _list(request: Ask, me: Identity, form: dict[str, str]) -> dict[str, A
         "grouped": wanted.sort == "urgency" and not wanted.search and not wanted.status,
         "page": found,
         "holds": await open_holds(engine.ledger, me.person.facilities),
-        "counts": await _counts(request, engine, me.person.facilities),
+        "counts": await active_counts(request, engine, me.person.facilities),
         "search": wanted.search,
         "only": _only(wanted, form),
         "can_claim": me.person.role in _OWNERS,
@@ -103,7 +108,9 @@ async def _list(request: Ask, me: Identity, form: dict[str, str]) -> dict[str, A
     }
 
 
-async def _counts(request: Ask, engine: Engine, facilities: Sequence[str] | None) -> dict[str, int]:
+async def active_counts(
+    request: Ask, engine: Engine, facilities: Sequence[str] | None
+) -> dict[str, int]:
     """Active exams by status; counted for all at once, and no more often than every few seconds."""
     state = request.app.state
     counted_at, counts = state.get("active_counts", (0.0, {}))

@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar import Request, get
 from litestar.exceptions import NotFoundException
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 from litestar.response import Stream
 
@@ -63,7 +64,17 @@ async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
             yield chunk
 
 
-@get("/exams/{number:str}/images.zip")
+@get(
+    "/exams/{number:str}/images.zip",
+    api=True,
+    responses={
+        200: ResponseSpec(
+            data_container=bytes,
+            media_type="application/zip",
+            description="The instances as files of DICOM (Part 10), a folder for each Series.",
+        )
+    },
+)
 async def download(request: Request[Any, Any, Any], number: FromPath[str]) -> Stream:
     """Every instance as it was received, under names of RSO's own."""
     me = await signed_in(request)

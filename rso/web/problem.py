@@ -32,7 +32,10 @@ _WORDS = {
 
 
 def describe(config: AppConfig) -> AppConfig:
-    """Give each operation of the API the problems it may answer; pages are left out."""
+    """Give each operation of the API the problems it may answer; pages are left out.
+
+    What a page hands out and a program may fetch as well (``opt``: ``api``) belongs to it too.
+    """
     problems = {
         status: ResponseSpec(
             data_container=Problem,
@@ -45,7 +48,9 @@ def describe(config: AppConfig) -> AppConfig:
     for handler in config.route_handlers:
         if not isinstance(handler, HTTPRouteHandler):
             continue
-        if any(path.startswith(("/api", "/dicomweb")) for path in handler.paths):
+        if handler.opt.get("api") or any(
+            path.startswith(("/api", "/dicomweb")) for path in handler.paths
+        ):
             handler.responses = problems | dict(handler.responses or {})
             handler.security = [{"bearer": []}]
         else:

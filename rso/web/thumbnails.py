@@ -1,9 +1,12 @@
 """Thumbnails over HTTP: of an exam's instances, and of what waits in a hold."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Schema
 from litestar.params import FromPath
 
 from rso.engine.exams import find_exam
@@ -23,6 +26,17 @@ _NOTHING = (
     b'<path d="M26 66l15-20 11 13 8-9 12 16z" fill="#8888"/><circle cx="62" cy="34" r="6"'
     b' fill="#8888"/></svg>'
 )
+_SPEC = {200: ResponseSpec(data_container=bytes, description="A small picture, or a neutral one.")}
+
+
+@dataclass
+class _Picture(Operation):
+    """Describes a picture: one that was drawn, or the neutral one."""
+
+    def __post_init__(self) -> None:
+        if self.responses and (found := self.responses.get("200")):
+            binary = OpenAPIMediaType(schema=Schema())
+            found.content = dict.fromkeys(("image/webp", "image/svg+xml"), binary)  # type: ignore[union-attr]
 
 
 async def _answer(request: Ask, row: dict[str, Any] | None) -> Response[bytes]:
@@ -37,7 +51,12 @@ async def _answer(request: Ask, row: dict[str, Any] | None) -> Response[bytes]:
     return Response(picture or _NOTHING, media_type="image/webp" if picture else "image/svg+xml")
 
 
-@get("/exams/{number:str}/thumbnails/{instance:str}")
+@get(
+    "/exams/{number:str}/thumbnails/{instance:str}",
+    api=True,
+    operation_class=_Picture,
+    responses=_SPEC,
+)
 async def exam_thumbnail(
     request: Ask, number: FromPath[str], instance: FromPath[str]
 ) -> Response[bytes]:
@@ -50,7 +69,12 @@ async def exam_thumbnail(
     return await _answer(request, await instance_of(ledger, instance, exam=exam.id))
 
 
-@get("/holds/{hold_id:str}/thumbnails/{instance:str}")
+@get(
+    "/holds/{hold_id:str}/thumbnails/{instance:str}",
+    api=True,
+    operation_class=_Picture,
+    responses=_SPEC,
+)
 async def hold_thumbnail(
     request: Ask, hold_id: FromPath[str], instance: FromPath[str]
 ) -> Response[bytes]:

@@ -218,6 +218,11 @@ BODIES: dict[str, Any] = {
     "POST /api/exams/{number}/cancel": REASON,
     "POST /api/exams/{number}/close": REASON,
     "POST /api/exams/{number}/complete": {"expected": 1},
+    "POST /api/active": {"search": SECRET, "facility": "SOUTH"},
+    "POST /api/views": {"name": "x", "filters": {"facility": "SOUTH"}},
+    "PATCH /api/views": {"first": ""},
+    "DELETE /api/views/{key}": {},
+    "POST /api/exams/{number}/notes": {"note": "x"},
     "POST /api/exams/{number}/notifications": {
         "people": {f"{SECRET.lower()}@south.example": ["email"]}, "note": "x"},
     "POST /api/exams/{number}/deliveries/{destination}/{action}": {},
