@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from rso.core.errors import ConfigError
 from rso.core.exam import Exam, Origin
 from rso.core.notifying import EVENTS, mask, wants
 from rso.core.on_call import needs_a_person, next_on_call
 from rso.engine.context import Engine
 from rso.engine.matters import duty_of, open_matter
+from rso.engine.requests import MOST
 from rso.ledger import Ledger, audit
 from rso.ledger.contacts import (
     people_of_facilities,
@@ -228,9 +230,14 @@ async def keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
     """Keep a note on an exam, for those who sign in.
 
     An empty one is none, and the same again within half a minute is one.
+
+    Raises:
+        ConfigError: It is too long; nothing of it is kept.
     """
-    if not (note := note.strip()[:2000]):
+    if not (note := note.strip()):
         return
+    if len(note) > MOST["note"]:
+        raise ConfigError(f"a note has at most {MOST['note']} characters; here are {len(note)}")
     async with ledger.transaction():
         await _append_note(ledger, exam, actor, note)
         await audit.append(

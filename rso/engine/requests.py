@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rso.core.errors import ConfigError
 from rso.core.exam import Exam, Origin, Patient, Priority
@@ -15,14 +15,18 @@ from rso.ledger.exams import OPEN_STATUSES, exam_from_row, lock_exams, open_sinc
 
 __all__ = [
     "FIELDS",
+    "MOST",
     "SIDES",
     "UNKNOWN_PATIENT",
     "Asked",
     "Field",
+    "as_shown",
     "asked_of",
     "change_request",
     "check_change",
+    "check_day",
     "duplicates_of",
+    "iso_day",
     "read_request",
     "request_of",
     "unknown_name",
@@ -37,7 +41,7 @@ class Field(Struct, frozen=True, kw_only=True):
     """One field of a request.
 
     Attributes:
-        most: Characters that are kept.
+        most: Characters that it may have.
     """
 
     name: str
@@ -60,6 +64,13 @@ FIELDS = (
     Field(name="callback", label="Callback phone", most=64),
     Field(name="fax", label="Fax", most=64),
 )
+# Of every text of the form: how many characters it may have.
+MOST = {
+    **dict.fromkeys(("family", "given", "middle", "patient_id", "body_part"), 64),
+    **dict.fromkeys(("modality", "accession_number"), 16),
+    **{field.name: field.most for field in FIELDS},
+    "note": 2000,
+}
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -84,48 +95,95 @@ def unknown_name(sex: str) -> str:
     return f"UNKNOWN^{'JANE' if sex == 'F' else 'JOHN'} DOE {label}"
 
 
-def read_request(form: Mapping[str, str], before: Patient | None = None) -> Asked:
-    """Read a form; ``before`` is the patient as known so far, where an exam is edited."""
-    problems = {}
-    sex = form.get("sex", "") if form.get("sex") in {"M", "F", "O"} else ""
+def iso_day(text: str) -> str:
+    """A day as ``YYYY-MM-DD``, however it is written; empty where it is no real day."""
+    day = parse_birth_date(text)
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}" if day else ""
+
+
+def check_day(field: str, text: str) -> str:
+    """A day that a program sent, as ``YYYYMMDD``; empty where it sent none.
+
+    Raises:
+        ConfigError: It is no real day.
+    """
+    day = parse_birth_date(text)
+    if text and not day:
+        raise ConfigError(f"{field} is no day")
+    return day
+
+
+def as_shown(name: str, text: str) -> str:
+    """A field's text as a form shows it, and has it back from a browser when nobody changes it."""
+    plain = text.replace("\r\n", "\n").strip()
+    return (iso_day(plain) if name.endswith("_date") else "") or plain
+
+
+def read_request(
+    form: Mapping[str, str], before: Patient | None = None, shown: Mapping[str, str] | None = None
+) -> Asked:
+    """Read a form; nothing of it is cut.
+
+    Args:
+        form: What was typed.
+        before: The patient as known so far, where an exam is edited.
+        shown: The form of that exam as it stands: what is not changed is not refused.
+    """
+    shown = shown or {}
+    problems = _problems(form, shown, new=before is None)
+    sex = form.get("sex", "") if form.get("sex") in {"M", "F", "O", shown.get("sex")} else ""
     unknown = bool(form.get("unknown"))
-    if not form.get("family") and not unknown:
-        problems["family"] = "Enter the family name, or say that the patient is unknown."
-    for field, words in (("birth_date", "Enter a real day."), ("study_date", "Enter a real day.")):
-        if form.get(field) and not parse_birth_date(form[field]):
-            problems[field] = words
-    if not form.get("indication"):
-        problems["indication"] = "Say why the exam is asked for."
     priority = form.get("priority", "routine")
-    if priority == "stat" and not form.get("priority_reason"):
-        problems["priority_reason"] = "A STAT exam needs a reason."
     patient = Patient(
         name=unknown_name(sex) if unknown else _name(form, before),
-        patient_id=form.get("patient_id", "")[:64],
+        patient_id=form.get("patient_id", ""),
         issuer_of_patient_id=before.issuer_of_patient_id if before else "",
         birth_date=parse_birth_date(form.get("birth_date", "")),
         sex=sex,
     )
+    if before is not None:  # as it came, and not as a form writes it: nothing is matched anew
+        same = [n for n in ("patient_id", "birth_date") if form.get(n, "") == shown.get(n)]
+        patient = structs.replace(patient, **{name: getattr(before, name) for name in same})
     return Asked(
         patient=patient,
         priority=Priority(priority) if priority in set(Priority) else Priority.ROUTINE,
-        modality=form.get("modality", "").upper()[:16],
-        body_part=form.get("body_part", "")[:64],
-        accession_number=form.get("accession_number", "")[:16],
-        request={f.name: form.get(f.name, "")[: f.most] for f in FIELDS},
+        modality=form.get("modality", "").upper(),
+        body_part=form.get("body_part", ""),
+        accession_number=form.get("accession_number", ""),
+        request={f.name: as_shown(f.name, form.get(f.name, "")) for f in FIELDS},
         unknown=unknown,
         problems=problems,
     )
 
 
+def _problems(form: Mapping[str, str], shown: Mapping[str, str], *, new: bool) -> dict[str, str]:
+    """What is missing or wrong, by field."""
+    problems = {}
+    changed = {name: text for name, text in form.items() if text != shown.get(name, "")}
+    for name, most in MOST.items():
+        if len(text := changed.get(name, "")) > most:
+            problems[name] = f"At most {most} characters; here are {len(text)}."
+    for name in ("birth_date", "study_date"):
+        if changed.get(name) and not parse_birth_date(changed[name]):
+            problems[name] = "Enter a real day."
+    # Images may come without a name; who edits their exam need not know one.
+    if not form.get("family") and not form.get("unknown") and (new or shown.get("family")):
+        problems["family"] = "Enter the family name, or say that the patient is unknown."
+    if not form.get("indication"):
+        problems["indication"] = "Say why the exam is asked for."
+    if form.get("priority") == "stat" and not form.get("priority_reason"):
+        problems["priority_reason"] = "A STAT exam needs a reason."
+    return problems
+
+
 def _name(form: Mapping[str, str], before: Patient | None) -> str:
     """A Person Name of the typed parts; prefix, suffix and other scripts stay as they were."""
-    typed = [form.get(n, "").translate({ord(c): " " for c in "^=\\"})[:64]
-             for n in ("family", "given", "middle")]  # fmt: skip
+    typed = [form.get(name, "") for name in ("family", "given", "middle")]
     alphabetic, *groups = (before.name if before else "").split("=")
     parts = alphabetic.split("^")
-    if before is not None and [*parts, "", "", ""][:3] == typed:
+    if before is not None and [as_shown("", part) for part in [*parts, "", ""][:3]] == typed:
         return before.name
+    typed = [text.translate({ord(c): " " for c in "^=\\"}) for text in typed]
     name = "^".join([*typed, *parts[3:]]).rstrip("^")
     return "=".join([name, *groups]).rstrip("=")
 
@@ -140,19 +198,25 @@ async def request_of(ledger: Ledger, exam: Exam) -> dict[str, Any]:
 async def asked_of(ledger: Ledger, exam: Exam) -> list[tuple[str, str]]:
     """Label and text of each field of the request that says something."""
     said = await request_of(ledger, exam)
-    return [(field.label, str(said[field.name])) for field in FIELDS if said.get(field.name)]
+    return [
+        (field.label, as_shown(field.name, str(said[field.name])))
+        for field in FIELDS
+        if said.get(field.name)
+    ]
 
 
 async def change_request(ledger: Ledger, exam: Exam, request: Mapping[str, str]) -> list[str]:
     """Write changed fields of a request; returns their names. Call inside a transaction."""
     await lock_exams(ledger, [exam.id])  # a note that is written meanwhile stays
     said = await request_of(ledger, exam)
-    known = {field.name: field.most for field in FIELDS}
+    known = {field.name for field in FIELDS}
     changed = [
-        name for name, text in request.items() if name in known and said.get(name, "") != text
+        name
+        for name, text in request.items()
+        if name in known and as_shown(name, str(said.get(name, ""))) != as_shown(name, text)
     ]
     if changed:
-        said |= {name: request[name][: known[name]] for name in changed}
+        said |= {name: request[name] for name in changed}
         await ledger.execute(
             "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(said).decode(), exam.id
         )

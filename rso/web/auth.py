@@ -97,9 +97,16 @@ async def signed_in(request: Request[Any, Any, Any]) -> Identity:
 
 
 async def checked_form(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """A form's text fields, refused when it comes from another site."""
+    """A form's text fields, refused when it comes from another site.
+
+    A browser sends each end of a line as CRLF and counts it as one character: here it is one, LF.
+    """
     origin = request.headers.get("origin")
     if origin and urlsplit(origin).netloc != request.headers.get("host"):
         raise PermissionDeniedException("a form of another site")
     form = await request.form()
-    return {name: value.strip() for name, value in form.items() if isinstance(value, str)}
+    return {
+        name: value.replace("\r\n", "\n").strip()
+        for name, value in form.items()
+        if isinstance(value, str)
+    }

@@ -18,7 +18,9 @@ from rso.engine.exams import find_exam
 from rso.engine.notify import exam_notifications, notify_people
 from rso.engine.requests import (
     FIELDS,
+    MOST,
     SIDES,
+    as_shown,
     asked_of,
     duplicates_of,
     read_request,
@@ -148,15 +150,15 @@ async def _form_of(ledger: Ledger, exam: Exam) -> dict[str, str]:
     """The request and the patient as the form shows them."""
     said = await request_of(ledger, exam)
     parts = [*exam.patient.name.split("=")[0].split("^"), "", ""]
-    born = exam.patient.birth_date
-    return {
+    stands = {
         **{field.name: str(said.get(field.name, "")) for field in FIELDS},
         "family": parts[0], "given": parts[1], "middle": parts[2],
-        "birth_date": f"{born[:4]}-{born[4:6]}-{born[6:]}" if born else "",
+        "birth_date": exam.patient.birth_date,
         "sex": exam.patient.sex, "patient_id": exam.patient.patient_id,
         "modality": exam.modality, "body_part": exam.body_part,
         "accession_number": exam.accession_number, "priority": exam.priority.value,
     }  # fmt: skip
+    return {name: as_shown(name, text) for name, text in stands.items()}
 
 
 def _edit_form(
@@ -164,6 +166,7 @@ def _edit_form(
 ) -> Template:
     return page(
         request, "edit.html", me, **{"problems": {}, **more}, exam=exam, form=form, sides=SIDES,
+        most=MOST, named=exam.patient.name[:1] not in {"", "^", "="},
         shown=format_number(exam.number), version=shown,
     )  # fmt: skip
 
@@ -185,7 +188,9 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
     """
     me, exam = await _edited(request, number)
     form = await checked_form(request)
-    asked = read_request(form, exam.patient)
+    ledger = engine_of(request).ledger
+    there = await _form_of(ledger, exam)
+    asked = read_request(form, exam.patient, there)
     problems = dict(asked.problems)
     if exam.origin.value == "images":
         problems.pop("indication", None)  # nobody was asked for one
@@ -195,8 +200,6 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
         )  # fmt: skip
         made.status_code = 422
         return made
-    ledger = engine_of(request).ledger
-
     async def still(stands: Exam) -> bool:
         return not is_stale(form, version_of(await _form_of(ledger, stands)))
 

@@ -15,7 +15,7 @@ from rso.core.errors import NoSpaceError, RefusedError
 from rso.engine.documents import MOST_BYTES
 from rso.engine.draft_documents import Form, draft_documents, keep_document
 from rso.engine.notify import reachable_at
-from rso.engine.requests import FIELDS, SIDES
+from rso.engine.requests import FIELDS, MOST, SIDES
 from rso.ledger import new_id
 from rso.ledger.drafts import DRAFT_DAYS, save_draft
 from rso.ledger.lists import facilities_of
@@ -58,9 +58,14 @@ def form_of(me: Identity, form: Mapping[str, str]) -> Form:
     return Form(account=me.person.email, key=key)
 
 
+def _is_typed(name: str) -> bool:
+    """Whether a field is what somebody typed or ticked: of the request, or who is to be told."""
+    return name in _DRAFTED or name.startswith("notify:")
+
+
 async def keep_typed(request: Ask, of: Form, form: Mapping[str, str], facility: str) -> bool:
     """Keep what is typed, as of this facility; False when it is too long, or there is none."""
-    typed = {name: text for name, text in form.items() if name in _DRAFTED and text}
+    typed = {name: text for name, text in form.items() if _is_typed(name) and text}
     if not facility:
         return False
     typed["facility"] = facility
@@ -98,9 +103,7 @@ async def keep_all(request: Ask, me: Identity, of: Form, form: Mapping[str, str]
     if len(problems) > _MOST_SAID:
         problems = [*problems[:_MOST_SAID], f"And {len(problems) - _MOST_SAID} more."]
     said = sorted(
-        (name, text)
-        for name, text in form.items()
-        if name in _DRAFTED or name.startswith(("kept:", "notify:"))
+        (name, text) for name, text in form.items() if _is_typed(name) or name.startswith("kept:")
     )
     content = msgspec.json.encode([said, sorted(digests)])
     return Given(
@@ -126,7 +129,7 @@ async def show_form(
     people = await reachable_at(engine, [facility["code"] for facility in facilities])
     made = page(
         request, "new.html", me, facilities=facilities, form=form, problems=problems or {},
-        reachable=people, sides=SIDES, days=DRAFT_DAYS, key=of.key,
+        reachable=people, sides=SIDES, most=MOST, days=DRAFT_DAYS, key=of.key,
         kept=await draft_documents(engine.ledger, of), at_once=3 * MOST_BYTES >> 20, **more,
     )  # fmt: skip
     if problems or more.get("duplicates"):
