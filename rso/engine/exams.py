@@ -93,7 +93,7 @@ async def create_exam(
             patient=patient,
             created_at=now(),
             accession_number=accession_number,
-            modality=modality,
+            modality=modality.upper(),  # as DICOM has it, and routes compare it
             body_part=body_part,
             priority=priority,
             flags=flags,

@@ -9,12 +9,18 @@ from msgspec import Meta, Struct
 
 from rso.core.errors import ExamError
 from rso.core.exam import ExamStatus, Patient, Priority
-from rso.core.names import parse_birth_date
 from rso.engine.exam_views import ExamSummary, ExamView, view_exam
 from rso.engine.exams import create_exam, find_exam, list_exams
 from rso.engine.holds import HoldSummary, list_holds
 from rso.engine.notify import notify_people
-from rso.engine.requests import FIELDS, UNKNOWN_PATIENT, duplicates_of, unknown_name
+from rso.engine.requests import (
+    FIELDS,
+    UNKNOWN_PATIENT,
+    as_shown,
+    check_day,
+    duplicates_of,
+    unknown_name,
+)
 from rso.web.auth import engine_of, signed_in
 from rso.web.seen import exam_seen
 
@@ -106,10 +112,11 @@ async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
     allowed = me.person.facilities
     if not data.patient_name and not data.unknown_patient:
         raise ValidationException("a patient has a name, or is unknown")
+    check_day("study_date", data.study_date)
     patient = Patient(
         name=unknown_name(data.sex) if data.unknown_patient else data.patient_name,
         patient_id=data.patient_id,
-        birth_date=parse_birth_date(data.birth_date),
+        birth_date=check_day("birth_date", data.birth_date),
         sex=data.sex,
     )
     # Another facility's code is answered as one that does not exist.
@@ -122,7 +129,7 @@ async def api_create(request: Ask, data: JSONBody[NewExam]) -> CreatedExam:
         if found:
             numbers = ", ".join(exam.number for exam in found)
             raise ClientException(f"the patient has open exams: {numbers}", status_code=409)
-    asked = {field.name: getattr(data, field.name) for field in FIELDS}
+    asked = {field.name: as_shown(field.name, getattr(data, field.name)) for field in FIELDS}
     exam = await create_exam(
         engine,
         facility=data.facility,

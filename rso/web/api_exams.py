@@ -6,14 +6,13 @@ from litestar import Request, get, patch, post
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from rso.core.errors import ConfigError, ExamError
+from rso.core.errors import ExamError
 from rso.core.exam import Exam, Priority
-from rso.core.names import parse_birth_date
 from rso.engine.delivery_control import resend_delivery, retry_delivery, stop_delivery
 from rso.engine.exam_edit import edit_exam
 from rso.engine.exam_views import ExamView, view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam, note_exam
-from rso.engine.requests import FIELDS, check_change, request_of
+from rso.engine.requests import FIELDS, as_shown, check_change, check_day, request_of
 from rso.ledger.deliveries import deliveries_of
 from rso.ledger.standing import STOPPED_BY
 from rso.web.auth import Identity, engine_of, signed_in
@@ -134,7 +133,7 @@ async def api_request(request: Ask, number: FromPath[str]) -> ExamRequest:
         body_part=exam.body_part,
         accession_number=exam.accession_number,
         priority=exam.priority.value,
-        **{field.name: str(said[field.name]) for field in FIELDS if said.get(field.name)},
+        **{f.name: as_shown(f.name, str(said[f.name])) for f in FIELDS if said.get(f.name)},
     )
 
 
@@ -144,8 +143,8 @@ async def api_edit(request: Ask, number: FromPath[str], data: JSONBody[ExamChang
     me, exam = await _exam(request, number, "customer", "technician", "coordinator")
     engine, given = engine_of(request), _given(data)
     if "birth_date" in given:
-        given["birth_date"] = _day(given, "birth_date")
-    _day(given, "study_date")
+        given["birth_date"] = check_day("birth_date", given["birth_date"])
+    check_day("study_date", given.get("study_date", ""))
     if "patient_name" in given:
         given["name"] = given.pop("patient_name")
     if "modality" in given:
@@ -153,20 +152,12 @@ async def api_edit(request: Ask, number: FromPath[str], data: JSONBody[ExamChang
     who: dict[str, str] = {
         k: given.pop(k) for k in ("name", "patient_id", "birth_date", "sex") if k in given
     }
-    asked = {f.name: given.pop(f.name).strip() for f in FIELDS if f.name in given}
+    asked = {f.name: as_shown(f.name, given.pop(f.name)) for f in FIELDS if f.name in given}
     check_change(
         exam, await request_of(engine.ledger, exam), asked, given.get("priority", exam.priority)
     )
     await edit_exam(engine, exam, actor=me.person.email, patient=who, request=asked, **given)
     return await _view(request, exam.number)
-
-
-def _day(given: dict[str, Any], field: str) -> str:
-    """A day that was sent, as ``YYYYMMDD``; empty where none was."""
-    day = parse_birth_date(given.get(field, ""))
-    if given.get(field) and not day:
-        raise ConfigError(f"{field} is no day")
-    return day
 
 
 @post("/api/exams/{number:str}/complete", status_code=200)

@@ -1,14 +1,14 @@
 """Telling people: from an exam, one's own contacts, what became of messages, and leaving."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, JSONBody
 from litestar.response import Redirect, Template
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from rso.core.errors import ConfigError, TransportError
 from rso.core.notifying import EVENTS, always_told, mask, parse_quiet
@@ -83,7 +83,7 @@ class People(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whom to tell: channels by email."""
 
     people: dict[str, list[str]]
-    note: str = ""
+    note: Annotated[str, Meta(max_length=2000)] = ""
 
 
 @post("/api/exams/{number:str}/notifications", status_code=200)

@@ -200,6 +200,7 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
         )  # fmt: skip
         made.status_code = 422
         return made
+
     async def still(stands: Exam) -> bool:
         return not is_stale(form, version_of(await _form_of(ledger, stands)))
 

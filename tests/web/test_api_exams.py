@@ -217,6 +217,45 @@ async def test_a_change_keeps_what_the_form_requires(
     assert await find_exam(clinics.ledger, exam.number) == exam
 
 
+@pytest.mark.parametrize("body", [{"birth_date": "31.01.1970"}, {"study_date": "yesterday"}])
+async def test_a_day_that_is_none_makes_no_exam(
+    clinics: Engine, client: Client, body: dict[str, str]
+) -> None:
+    """As with a change: the program is told, and no exam stands there without its day."""
+    who = {"facility": "NORTH", "patient_name": "DOE^JANE"}
+    answer = await client.post("/api/exams", headers=await bearer(clinics), json=who | body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == f"{next(iter(body))} is no day"
+    assert await clinics.ledger.fetch("SELECT number FROM exam") == []
+
+
+async def test_an_exam_is_made_as_it_is_changed(clinics: Engine, client: Client) -> None:
+    """Routes compare a modality in capitals; a Study date is written in one way, old ones too."""
+    me = await bearer(clinics)
+    body = {"facility": "NORTH", "patient_name": "DOE^JANE", "modality": "ct",
+            "birth_date": "1970-01-31", "study_date": "20260301", "history": " a\r\nb "}  # fmt: skip
+    number = (await client.post("/api/exams", headers=me, json=body)).json()["exam_number"]
+    exam = await find_exam(clinics.ledger, number)
+    assert (exam.modality, exam.patient.birth_date) == ("CT", "19700131")
+    said = {"study_date": "2026-03-01", "history": "a\nb"}
+    assert await request_of(clinics.ledger, exam) == said
+    url = f"/api/exams/{number}"
+    await client.patch(url, headers=me, json={"study_date": "2026.04.02"})
+    assert (await request_of(clinics.ledger, exam))["study_date"] == "2026-04-02"
+    await clinics.ledger.execute('UPDATE exam SET request = \'{"study_date": "20260301"}\'')
+    shown = (await client.get(f"{url}/request", headers=me)).json()
+    assert shown["study_date"] == "2026-03-01"
+
+
+async def test_a_note_is_not_cut(clinics: Engine, client: Client, exam: Exam) -> None:
+    """One that is too long is refused with its words there still, and nobody is told."""
+    me, url = await bearer(clinics), f"/api/exams/{exam.number}/notifications"
+    body = {"people": {ME: ["email"]}, "note": "x" * 2001}
+    assert (await client.post(url, headers=me, json=body)).status_code == 400
+    assert await clinics.ledger.fetch("SELECT id FROM outbox WHERE event = 'manual'") == []
+    assert "notes" not in await request_of(clinics.ledger, exam)
+
+
 async def test_changed_demographics_are_matched_again(
     clinics: Engine, client: Client, exam: Exam
 ) -> None:
