@@ -15,6 +15,14 @@ log = structlog.get_logger(__name__)
 _PAUSE_SECONDS = 1.0
 
 
+def _leaves(group: BaseExceptionGroup[LedgerUnavailable]) -> list[BaseException]:
+    """What a group holds, however deep."""
+    found = list[BaseException]()
+    for exc in group.exceptions:
+        found += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return found
+
+
 async def run_again(run: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str) -> None:
     """Await ``run()``, and anew after a pause each time the database does not answer.
 
@@ -27,9 +35,10 @@ async def run_again(run: Callable[[], Awaitable[None]], stop: asyncio.Event, *, 
     while True:
         try:
             await run()
-        except LedgerUnavailable as exc:
-            if str(exc) != said:
-                said = str(exc)
+        except* LedgerUnavailable as gone:  # by itself, or of tasks that ran side by side
+            (reason, *_) = {str(exc) for exc in _leaves(gone)}
+            if reason != said:
+                said = reason
                 log.warning("waits for the database", what=what, reason=said)
         else:
             return

@@ -1,9 +1,11 @@
 """The archive: one immutable Part 10 file an instance, under an opaque name."""
 
 import ctypes
+import errno
 import filecmp
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,23 @@ def file_digest(path: Path, offset: int, transfer_syntax_uid: str) -> str:
         while data := file.read(1 << 20):
             digest.update(data)
     return str(digest.hexdigest())
+
+
+def _copy_durably(source: Path, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    with source.open("rb") as original, temporary.open("wb") as copy:
+        shutil.copyfileobj(original, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
+    temporary.rename(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class LocalArchive:
@@ -79,14 +98,22 @@ class LocalArchive:
         temporary.rename(path)
 
     def link(self, record_id: str, source: Path) -> None:
-        """Take a whole file over, by renaming it."""
+        """Take a whole file over: by renaming it, or from another volume by a durable copy."""
         path = self._place(record_id)
         if source == path or (path.exists() and not source.exists()):
             return
-        if path.exists() and filecmp.cmp(path, source, shallow=False):
-            source.unlink()
-            return
-        source.rename(path)
+        if not (path.exists() and filecmp.cmp(path, source, shallow=False)):
+            try:
+                source.rename(path)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                _copy_durably(source, path)
+            else:
+                return
+        # The spool's volume may forget the file before the archive's has its name.
+        _sync_folder(path.parent)
+        source.unlink()
 
     def remove(self, record_id: str) -> None:
         """Take one file away; one that is gone already is as good."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from rso.core.errors import ConfigError, RsoError
+from rso.core.errors import ConfigError, PluginError, RsoError
 from rso.core.routing import Destination
 from rso.core.transport import Sender
 from rso.engine.again import run_again
@@ -30,6 +30,7 @@ def make_sender(engine: Engine, destination: Destination) -> Sender:
 
     Raises:
         ConfigError: Its plugin is not installed, or its options are wrong.
+        PluginError: The plugin could not begin.
     """
     if destination.sender not in engine.plugins.senders:
         raise ConfigError(
@@ -39,7 +40,12 @@ def make_sender(engine: Engine, destination: Destination) -> Sender:
     options = decode_options(
         sender.options_type, destination.options, f"destination {destination.code}"
     )
-    return sender(config, options)
+    try:
+        return sender(config, options)
+    except RsoError:
+        raise
+    except Exception as exc:
+        raise PluginError(destination.sender, f"{type(exc).__name__}: {exc}") from exc
 
 
 class Dispatcher:

@@ -16,7 +16,13 @@ from rso.core.routing import Attachment, Conditions, Destination, Route
 from rso.engine.context import Engine
 from rso.engine.outbox import emit
 from rso.ledger import Ledger
-from rso.ledger.deliveries import add_items, ensure_delivery, resume_items, stop_items
+from rso.ledger.deliveries import (
+    IN_QUESTION,
+    add_items,
+    ensure_delivery,
+    resume_items,
+    stop_items,
+)
 from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import close_hold, find_holds, hold_by_id, open_hold
 from rso.ledger.standing import Standing, never_queued, standing_deliveries
@@ -182,7 +188,10 @@ async def _requeue_cancelled(ledger: Ledger, delivery: str, study_id: str) -> No
 
 
 async def retry_routing(engine: Engine) -> int:
-    """Route what had no destination, after facilities or radiologists changed."""
+    """Route what had no destination, after facilities or radiologists changed.
+
+    Nothing of a cancelled exam is routed, and its holds end.
+    """
     routed = 0
     for hold in await find_holds(engine.ledger):
         if hold.reason != NO_DESTINATION:
@@ -193,18 +202,18 @@ async def retry_routing(engine: Engine) -> int:
                 continue  # a person decided meanwhile
             study = await lock_study(engine.ledger, hold.study)
             exam = await exam_by_id(engine.ledger, study["exam"], lock=True)
-            if exam is None or not await route_study(engine, exam, hold.study):
-                continue
-            await close_hold(
-                engine.ledger,
-                hold.id,
-                state="released",
-                actor="routing",
-                resolution="a destination fits now",
-                exam=exam.id,
-            )
-            routed += 1
+            if exam is None or exam.status is ExamStatus.CLOSED:
+                continue  # a closed exam's images wait for a person
+            if exam.status is ExamStatus.CANCELLED:
+                await _close(engine.ledger, hold.id, exam, "rejected", "the exam was cancelled")
+            elif await route_study(engine, exam, hold.study):
+                await _close(engine.ledger, hold.id, exam, "released", "a destination fits now")
+                routed += 1
     return routed
+
+
+async def _close(ledger: Ledger, hold_id: str, exam: Exam, state: str, why: str) -> None:
+    await close_hold(ledger, hold_id, state=state, actor="routing", resolution=why, exam=exam.id)
 
 
 async def stop_study(
@@ -214,9 +223,7 @@ async def stop_study(
     for row in await _linked_rows(engine.ledger, facility, study_instance_uid, "matched"):
         if row["id"] != but:
             await _set_state(engine.ledger, row["id"], "stopped")
-            await stop_items(
-                engine.ledger, study=row["id"], reason="the Study's identity is in question"
-            )
+            await stop_items(engine.ledger, study=row["id"], reason=IN_QUESTION)
 
 
 async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -> None:

@@ -16,6 +16,7 @@ from rso.ledger.attempts import keep_attempts
 from rso.ledger.exams import lock_exams, now
 
 __all__ = [
+    "IN_QUESTION",
     "Answer",
     "add_items",
     "claim_items",
@@ -239,15 +240,25 @@ async def next_due(ledger: Ledger, destination: str) -> datetime | None:
     return rows[0]["next_at"] if rows else None
 
 
+IN_QUESTION = "the Study's identity is in question"
+_IN_QUESTION = "state = 'stopped' AND reason = 'the Study''s identity is in question'"
+_OF_STUDY = "instance IN (SELECT id FROM instance WHERE study = ?)"
+
+
 async def stop_items(
     ledger: Ledger, *, reason: str, delivery: str = "", study: str = "", state: str = "stopped"
 ) -> None:
-    """Take what is not yet acknowledged out of the queue, by delivery or by Study."""
-    where, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
+    """Take what is not yet acknowledged out of the queue, by delivery or by Study.
+
+    A delivery that is stopped stays so when a question of its Studies is answered.
+    """
+    waiting, by, value = "state = 'pending'", _OF_STUDY, study
+    if delivery:
+        waiting, by, value = f"({waiting} OR {_IN_QUESTION})", "delivery = ?", delivery
     async with _locked(ledger, await _deliveries(ledger, delivery, study)):
         touched = await ledger.fetch(
             f"UPDATE delivery_item SET state = ?, code = '', reason = ?, lease_owner = '',"  # noqa: S608
-            f" lease_until = NULL WHERE state = 'pending' AND {where} RETURNING delivery",
+            f" lease_until = NULL WHERE {waiting} AND {by} RETURNING delivery",
             state,
             reason,
             value,
@@ -265,9 +276,6 @@ async def _deliveries(ledger: Ledger, delivery: str, study: str) -> list[str]:
     return [row["delivery"] for row in rows]
 
 
-_OF_STUDY = "instance IN (SELECT id FROM instance WHERE study = ?)"
-
-
 _SENDABLE = (
     "EXISTS (SELECT 1 FROM instance i JOIN study s ON s.id = i.study JOIN exam e ON e.id = s.exam"
     " WHERE i.id = delivery_item.instance AND i.purged_at IS NULL AND s.state = 'matched'"
@@ -280,12 +288,16 @@ async def resume_items(
 ) -> int:
     """Queue stopped items again at once (``everything``: acknowledged ones too, a resend).
 
-    What was taken out of the exam stays out, a Study whose identity is in question waits for its
-    hold; nothing is sent of a cancelled exam, or of what has left the archive.
+    By Study, those only that its question had stopped: what a person stopped, or a destination
+    refused, stays so. What was taken out of the exam stays out, a Study whose identity is in
+    question waits for its hold; nothing is sent of a cancelled exam, or of what has left the
+    archive.
     """
     states = "('stopped', 'acknowledged')" if everything else "('stopped')"
     by, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
     where = f"state IN {states} AND {by} AND {_SENDABLE}"
+    if study:
+        where += f" AND {_IN_QUESTION}"
     async with _locked(ledger, await _deliveries(ledger, delivery, study)):
         if everything:
             done = await ledger.fetch(

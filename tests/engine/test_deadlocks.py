@@ -127,6 +127,56 @@ async def test_the_dispatcher_goes_on(engine: Engine, monkeypatch: pytest.Monkey
     assert running[0]
 
 
+async def test_a_sender_that_cannot_begin_leaves_others_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its plugin raises: the destination says so, the other ones are served."""
+    (code, *_) = await engine.ledger.fetch("SELECT code FROM destination ORDER BY code")
+    sender, config = engine.plugins.senders["dicom_scu"]
+
+    class Broken(sender):  # type: ignore[misc, valid-type]
+        def __init__(self, *_: object) -> None:
+            raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setitem(engine.plugins.senders, "dicom_scu", (Broken, config))  # type: ignore[arg-type]
+    dispatcher, stop = dispatch.Dispatcher(engine, "host/work-0/1"), asyncio.Event()
+    task = asyncio.create_task(dispatcher.run(stop))
+    for _ in range(200):
+        rows = await engine.ledger.fetch(
+            "SELECT last_error FROM destination WHERE code = ?", code["code"]
+        )
+        if rows[0]["last_error"] or task.done():
+            break
+        await asyncio.sleep(0.02)
+    assert rows[0]["last_error"] == "plugin dicom_scu: ZeroDivisionError: a mistake"
+    assert not task.done()
+    stop.set()
+    await asyncio.wait_for(task, 10)
+
+
+async def test_the_database_goes_away_for_two_tasks_at_once() -> None:
+    """Tasks side by side raise a group: that is waited for as well; another error is not."""
+    stop, begun = asyncio.Event(), 0
+
+    async def run() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2):
+                    group.create_task(away())
+        if begun == 2:
+            raise ZeroDivisionError
+
+    async def away() -> None:
+        await asyncio.sleep(0)
+        raise LedgerUnavailable("away")
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(run_again(run, stop, what="a test"), 5)
+    assert begun == 2
+
+
 async def test_nothing_is_begun_again_at_the_end() -> None:
     """Told to stop while the database is away, work ends."""
     stop, begun = asyncio.Event(), 0

@@ -15,7 +15,13 @@ from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import create_exam
 from rso.engine.matcher import link_study
 from rso.engine.recall import unlink_study
-from rso.engine.router import NO_DESTINATION, retry_routing, route_study
+from rso.engine.router import (
+    NO_DESTINATION,
+    resume_study,
+    retry_routing,
+    route_study,
+    stop_study,
+)
 from rso.engine.settle import conclude
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.deliveries import Answer, claim_items, complete_items, deliveries_of
@@ -211,6 +217,42 @@ async def test_a_destination_that_comes_late_gets_all_studies(
     assert await retry_routing(arriving.engine) == 1
     assert await arriving.ways() == {"B-PACS": (0, 7, "pending")}
     assert await find_holds(arriving.ledger) == []
+
+
+@pytest.mark.parametrize("end", ["cancelled", "closed"])
+async def test_what_ended_meanwhile_is_not_routed(
+    arriving: Arriving, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Nobody read at night, the exam ended, and a reader's hours come: nothing leaves."""
+    await load_site(arriving.ledger, site_of(B=NIGHT))
+    study = await arriving.study()
+    await arriving.arrive(study, 3, first=True)
+    await set_status(arriving.ledger, arriving.exam.id, ExamStatus(end))
+    monkeypatch.setattr(Clock, "hour_now", 18)
+    assert await retry_routing(arriving.engine) == 0
+    assert await arriving.ways() == {}
+    # A cancelled exam asks nobody any more; what came of a closed one a person may look at.
+    assert len(await find_holds(arriving.ledger)) == (end == "closed")
+
+
+@pytest.mark.parametrize("first", ["person", "question"])
+async def test_an_answered_question_undoes_no_stop(arriving: Arriving, first: str) -> None:
+    """Whatever stopped it first: what a person stopped waits for a person's retry."""
+    study = await arriving.study()
+    await arriving.arrive(study, 3, first=True)
+    (row,) = await arriving.ledger.fetch("SELECT study_instance_uid AS uid FROM study")
+    if first == "question":
+        await stop_study(arriving.engine, "NORTH", row["uid"])
+    await act_on_delivery(arriving.engine, arriving.exam, "A-PACS", "stop", actor="boss")
+    if first == "person":
+        await stop_study(arriving.engine, "NORTH", row["uid"])
+    await resume_study(arriving.engine, "NORTH", row["uid"])
+    assert await arriving.ways() == {"A-PACS": (0, 3, "stopped")}
+    await act_on_delivery(arriving.engine, arriving.exam, "A-PACS", "retry", actor="boss")
+    assert await arriving.ways() == {"A-PACS": (0, 3, "pending")}
+    await stop_study(arriving.engine, "NORTH", row["uid"])
+    await resume_study(arriving.engine, "NORTH", row["uid"])
+    assert await arriving.ways() == {"A-PACS": (0, 3, "pending")}
 
 
 async def test_what_a_person_stopped_stays_stopped(
