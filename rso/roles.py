@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -23,8 +23,8 @@ import uvloop
 
 from rso.core.errors import ConfigError, PluginError, RsoError
 from rso.core.transport import Connection, Receiver, ReceiverContext, Source
-from rso.engine.again import run_again
-from rso.engine.context import Engine, open_engine
+from rso.engine.again import keep_running
+from rso.engine.context import open_engine
 from rso.engine.dispatch import Dispatcher
 from rso.engine.document_sweep import run_document_sweep
 from rso.engine.escalation import run_escalation
@@ -35,7 +35,7 @@ from rso.engine.purge import run_purge
 from rso.engine.quotas import Quotas
 from rso.engine.reconcile import reconcile
 from rso.engine.settle import run_settle
-from rso.engine.snapshot import SourceSnapshot, write_snapshot
+from rso.engine.snapshot import SnapshotLoop, SourceSnapshot
 from rso.engine.spool import LogSpool
 from rso.engine.supervisor import ROLES, Child, Supervisor
 from rso.engine.turnaround import run_turnaround
@@ -48,7 +48,6 @@ __all__ = ["main", "receivers_of", "serve"]
 log = structlog.get_logger(__name__)
 
 _LOCK_SECONDS = 60.0
-_SNAPSHOT_SECONDS = 5.0
 # At 5 the list's page still waited half as long again; end to end loses a tenth (bench/README.md).
 _WORK_NICE = 10
 Ready = Callable[[Sequence[str]], None]
@@ -162,37 +161,27 @@ async def _work(settings: Settings, index: int, stop: asyncio.Event, ready: Read
     owner = f"{socket.gethostname()}/work-{index}/{os.getpid()}"
     async with open_engine(settings) as engine:
         await asyncio.to_thread(engine.archive.prepare)
-        await write_snapshot(engine.ledger, settings.data_dir / "snapshot" / "sources.json")
+        snapshot = SnapshotLoop(engine)
+        await snapshot.write()
         await reconcile(engine)
-        intake = IntakeLoop(engine, settings.data_dir / "spool")
-        loops: list[Coroutine[None, None, None]] = [
-            intake.run(stop),
-            run_again(lambda: run_settle(engine, stop), stop, what="settling"),
-            run_again(lambda: run_turnaround(engine, stop), stop, what="turnaround"),
-            run_again(lambda: run_outbox(engine, owner, stop), stop, what="outbox"),
-            run_again(lambda: run_notifications(engine, owner, stop), stop, what="notifications"),
-            run_again(lambda: run_escalation(engine, owner, stop), stop, what="escalation"),
-            Dispatcher(engine, owner).run(stop),
-            _keep_snapshot(engine, stop),
-            run_purge(engine, stop),
-            run_document_sweep(engine, stop),
-        ]
+        # A fault of intake alone ends the process: it begins anew with what the log and disk hold.
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "settling": lambda: run_settle(engine, stop),
+            "turnaround": lambda: run_turnaround(engine, stop),
+            "outbox": lambda: run_outbox(engine, owner, stop),
+            "notifications": lambda: run_notifications(engine, owner, stop),
+            "escalation": lambda: run_escalation(engine, owner, stop),
+            "dispatcher": lambda: Dispatcher(engine, owner).run(stop),
+            "sources": lambda: snapshot.run(stop),
+            "purge": lambda: run_purge(engine, stop),
+            "sweep": lambda: run_document_sweep(engine, stop),
+        }
         ready([])
-        async with asyncio.TaskGroup() as group:
-            for loop in loops:
-                group.create_task(loop)
-
-
-async def _keep_snapshot(engine: Engine, stop: asyncio.Event) -> None:
-    """Write the sources again now and then: another machine may have changed them."""
-    path = engine.settings.data_dir / "snapshot" / "sources.json"
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _SNAPSHOT_SECONDS)
-        try:
-            await write_snapshot(engine.ledger, path)
-        except RsoError as exc:
-            log.warning("sources could not be written", reason=str(exc))
+        with contextlib.closing(snapshot):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(IntakeLoop(engine, settings.data_dir / "spool").run(stop))
+                for what, run in loops.items():
+                    group.create_task(keep_running(run, stop, what=what))
 
 
 async def _web(settings: Settings, index: int, stop: asyncio.Event, ready: Ready) -> None:

@@ -59,7 +59,11 @@ class Notifier(ABC):
         """Say what became of a message: ``delivered``, ``failed``, or empty while it is open.
 
         Args:
-            ticket: What ``send`` returned.
+            ticket: What ``send`` returned, its first 200 characters.
+
+        Raises:
+            TransientTransportError: Ask again later.
+            PermanentTransportError: Nobody will ever know: the next channel is tried.
         """
         return ""
 

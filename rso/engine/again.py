@@ -1,4 +1,4 @@
-"""Work that goes on when the database answers again: an outage or a deadlock ends no process."""
+"""Work that goes on: an outage of the database or a deadlock ends no process, nor does a fault."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,12 @@ import structlog
 
 from rso.ledger import LedgerUnavailable
 
-__all__ = ["run_again"]
+__all__ = ["keep_running", "run_again"]
 
 log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS = 1.0
+_FAULT_SECONDS = 5.0
 
 
 def _leaves(group: BaseExceptionGroup[LedgerUnavailable]) -> list[BaseException]:
@@ -44,5 +45,31 @@ async def run_again(run: Callable[[], Awaitable[None]], stop: asyncio.Event, *, 
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _PAUSE_SECONDS)
+        if stop.is_set():
+            return
+
+
+async def keep_running(
+    run: Callable[[], Awaitable[None]], stop: asyncio.Event, *, what: str
+) -> None:
+    """``run_again``, and anew after any other fault too: its process has other work to do.
+
+    Args:
+        run: As ``run_again`` takes it.
+        stop: As ``run_again`` takes it.
+        what: For the log, which has each fault whole once, until another comes between.
+    """
+    said = ""
+    while True:
+        try:
+            await run_again(run, stop, what=what)
+        except Exception as exc:
+            if repr(exc) != said:
+                said = repr(exc)
+                log.exception("begins anew after a fault", what=what)
+        else:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _FAULT_SECONDS)
         if stop.is_set():
             return

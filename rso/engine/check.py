@@ -92,6 +92,8 @@ def _set_aside(data_dir: Path) -> list[Check]:
 def _help(fault: StandingFault, data_dir: Path) -> str:
     if fault.where == "intake":
         return "what was received waits in the spool; it goes on by itself when this is mended"
+    if fault.where == "sources":
+        return f"in {data_dir / 'snapshot'}; receivers know the sources as they were until then"
     return f"below {data_dir}; look at the volume and the log, then start RSO again"
 
 

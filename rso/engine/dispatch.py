@@ -128,13 +128,19 @@ class Dispatcher:
         )
         try:
             sender = make_sender(self._engine, destination)
-        except RsoError as exc:
-            if self._broken.get(code) != str(exc):
-                log.error("destination cannot be served", destination=code, reason=str(exc))
-                self._broken[code] = str(exc)
+        except Exception as exc:  # one that a plugin cannot make holds up no other
+            reason = (
+                str(exc) if isinstance(exc, RsoError) else f"{type(exc).__name__} in the sender"
+            )
+            if self._broken.get(code) != reason:
+                fault = None if isinstance(exc, RsoError) else exc
+                log.error(
+                    "destination cannot be served", destination=code, reason=reason, exc_info=fault
+                )
+                self._broken[code] = reason
                 await self._engine.ledger.execute(
                     "UPDATE destination SET last_error = ?, failures = 1 WHERE code = ?",
-                    str(exc)[:500],
+                    reason[:500],
                     code,
                 )
             return

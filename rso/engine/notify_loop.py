@@ -13,6 +13,7 @@ from rso.core.delivery import backoff
 from rso.core.errors import PermanentTransportError, RsoError, TransientTransportError
 from rso.core.notifier import Notifier
 from rso.core.notifying import breaks_quiet, parse_quiet
+from rso.core.printable import printable
 from rso.engine.context import Engine
 from rso.engine.notices import notice_of, patient_line, write_message
 from rso.engine.notify import said
@@ -39,8 +40,14 @@ Row = dict[str, Any]
 
 
 def open_notifiers(engine: Engine) -> dict[str, Notifier]:
-    """One notifier for each configured channel."""
-    return {name: kind(config) for name, (kind, config) in engine.plugins.notifiers.items()}
+    """One notifier for each configured channel; one that cannot be made is logged and left out."""
+    found: dict[str, Notifier] = {}
+    for name, (kind, config) in engine.plugins.notifiers.items():
+        try:
+            found[name] = kind(config)
+        except Exception:  # its messages go by the next channel, and all other work goes on
+            log.exception("notifier cannot be made", channel=name)
+    return found
 
 
 async def run_notifications(engine: Engine, owner: str, stop: asyncio.Event) -> None:
@@ -81,9 +88,13 @@ async def send_due(
     )  # fmt: skip
     if pace:
         pace.take(sum(row["state"] == "queued" for row in rows))
-    async with asyncio.TaskGroup() as group:
-        for row in rows:
-            group.create_task(_handle(engine, owner, notifiers, row, at))
+    # Each to its end, whatever becomes of the others: one that was handed over and not noted would
+    # be sent again.
+    results = await asyncio.gather(
+        *(_handle(engine, owner, notifiers, row, at) for row in rows), return_exceptions=True
+    )
+    if faults := [result for result in results if isinstance(result, BaseException)]:
+        raise faults[0]
     return len(rows)
 
 
@@ -165,7 +176,7 @@ async def _try(
     return {
         "state": "accepted",
         "attempts": row["attempts"] + 1,
-        "ticket": ticket[:200],
+        "ticket": ticket,
         "channel": contact["channel"],
         "history": _history(row, contact, f"accepted: {ticket}"[:200]),
         "next_at": at + timedelta(seconds=_FOLLOW_SECONDS),
@@ -187,7 +198,7 @@ async def _hand_over(engine: Engine, notifier: Notifier, row: Row, contact: Row)
         leave_link=f"{settings.base_url}/leave/{contact['leave_key']}",
     )
     async with asyncio.timeout(_SEND_SECONDS):
-        return await notifier.send(message)
+        return printable(str(await notifier.send(message)))[:200]
 
 
 async def _follow(
@@ -198,18 +209,33 @@ async def _follow(
     notifier = notifiers.get(row["channel"])
     if notifier is None or not notifier.follows or contact is None:
         return {"done_at": at}
+    noted = {}
     try:
         async with asyncio.timeout(_SEND_SECONDS):
             found = await notifier.follow(row["ticket"])
+    except PermanentTransportError as exc:
+        return _next_channel(row, payload, str(exc), at, contact)
     except (TransientTransportError, TimeoutError):
         found = ""
+    except Exception as exc:  # a plugin's own fault: nothing is known yet
+        found, noted = "", _note_fault(row, contact, exc)
     if found == "delivered":
         return _end(row, "delivered", _history(row, contact, "delivered"), at)
     if found == "failed":
         return _next_channel(row, payload, "the provider gave up", at, contact)
     if at - row["created_at"] > timedelta(hours=_FOLLOW_HOURS):
-        return {"done_at": at}
-    return {"next_at": at + timedelta(seconds=_FOLLOW_SECONDS)}
+        return {**noted, "done_at": at}
+    return {**noted, "next_at": at + timedelta(seconds=_FOLLOW_SECONDS)}
+
+
+def _note_fault(row: Row, contact: Row, exc: Exception) -> dict[str, Any]:
+    """Say once, in the log and the history, that a message cannot be followed."""
+    reason = str(exc) if isinstance(exc, RsoError) else type(exc).__name__
+    told = f"cannot be followed: {reason}"[:200]
+    if any(line["result"] == told for line in msgspec.json.decode(row["history"]) or []):
+        return {}
+    log.error("message cannot be followed", channel=row["channel"], exc_info=exc)
+    return {"history": _history(row, contact, told)}
 
 
 def _history(row: Row, contact: Row | None, result: str) -> str:

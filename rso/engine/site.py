@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import structlog
 from msgspec import structs
 
 from rso.core.errors import ConfigError
@@ -18,6 +19,8 @@ from rso.ledger.tokens import revoke_tokens_of
 from rso.plugins.config import decode_options
 
 __all__ = ["apply_site", "check_plugged", "plan_site", "renew_sources"]
+
+log = structlog.get_logger(__name__)
 
 
 def check_plugged(engine: Engine, document: Mapping[str, Any]) -> list[str]:
@@ -81,10 +84,16 @@ async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str)
                 await end_sessions(ledger, change.key)
                 await revoke_tokens_of(ledger, change.key, actor=actor)
             await audit.append(ledger, actor=actor, action="site changed", facts=facts)
-    await renew_sources(engine)
+    warnings += await renew_sources(engine)
     return {**summary, "warnings": [*summary["warnings"], *warnings]}
 
 
-async def renew_sources(engine: Engine) -> None:
-    """Write the sources where receivers read them."""
-    await write_snapshot(engine.ledger, engine.settings.data_dir / "snapshot" / "sources.json")
+async def renew_sources(engine: Engine) -> list[str]:
+    """Write the sources where receivers read them; returns why not, while ``work`` tries again."""
+    path = engine.settings.data_dir / "snapshot" / "sources.json"
+    try:
+        await write_snapshot(engine.ledger, path)
+    except OSError as exc:
+        log.error("sources could not be written", reason=exc.strerror)
+        return [f"receivers do not know yet: {path} cannot be written: {exc.strerror}"]
+    return []

@@ -28,7 +28,8 @@ class FakeNotifier(Notifier):
         fault: Raised by every ``send`` until it is ``None`` again.
         faults: Raised one after another, before ``fault`` is looked at.
         refused: Addresses and what is raised for them.
-        fate: What ``follow`` says of every message: ``delivered``, ``failed`` or nothing.
+        fate: What ``follow`` says of every message: ``delivered``, ``failed`` or nothing; an
+            exception is raised.
         seconds: How long every ``send`` takes.
         lost: Take the message, and then fail as a provider does whose answer is lost.
     """
@@ -42,7 +43,7 @@ class FakeNotifier(Notifier):
         self.fault: Exception | None = None
         self.faults: list[Exception] = []
         self.refused: dict[str, Exception] = {}
-        self.fate = ""
+        self.fate: str | Exception = ""
         self.seconds = 0.0
         self.lost = False
         self.closed = False
@@ -61,6 +62,8 @@ class FakeNotifier(Notifier):
 
     async def follow(self, ticket: str) -> str:  # noqa: ARG002  (all have one fate)
         """As told."""
+        if isinstance(self.fate, Exception):
+            raise self.fate
         return self.fate
 
     async def health(self) -> Health:

@@ -11,7 +11,10 @@ import pytest
 
 from rso.core.errors import VolumeError
 from rso.core.transport import Kind, Provenance
+from rso.engine.context import Engine
 from rso.engine.faults import Fault, StandingFault, standing_faults
+from rso.engine.site import renew_sources
+from rso.engine.snapshot import SnapshotLoop, write_snapshot
 from rso.engine.spool import LogSpool
 from rso.ledger.exams import now
 
@@ -85,3 +88,31 @@ def test_a_spool_that_failed_is_seen(
     spool.close()
     assert standing_faults(tmp_path) == []
     LogSpool(tmp_path / "spool" / "receive-0").close()
+
+
+async def test_sources_that_cannot_be_written_end_nothing(engine: Engine) -> None:
+    """No room, or another account's folder: said while it lasts, and written when it is mended."""
+    data_dir = engine.settings.data_dir
+    loop = SnapshotLoop(engine)
+    folder = data_dir / "snapshot"
+    folder.write_text("no folder")
+    await loop.write()
+    (fault,) = standing_faults(data_dir)
+    assert str(fault) == "sources: cannot be written: File exists"
+    assert (await renew_sources(engine))[0].startswith("receivers do not know yet")
+    folder.unlink()
+    await loop.write()
+    assert standing_faults(data_dir) == []
+    assert (folder / "sources.json").is_file()
+    loop.close()
+
+
+async def test_sources_that_cannot_be_read_are_written_anew(engine: Engine) -> None:
+    """What lies where the file should be counts as changed."""
+    path = engine.settings.data_dir / "snapshot" / "sources.json"
+    await write_snapshot(engine.ledger, path)
+    path.unlink()
+    path.symlink_to(path)  # whoever reads it gets an OSError, root too
+    await write_snapshot(engine.ledger, path)
+    assert path.is_file()
+    assert not path.is_symlink()
