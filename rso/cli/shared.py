@@ -47,15 +47,19 @@ def actor() -> str:
 
 
 def run_with_engine(config: Path | None, work: Callable[[Any], Awaitable[_T]]) -> _T:
-    """Open the engine's parts, do the work, close them."""
+    """Open the engine's parts, do the work, close them; root does so as RSO's own account."""
+    from rso.cli.acting import acting_as_service  # noqa: PLC0415
     from rso.engine.context import open_engine  # noqa: PLC0415
     from rso.logs import configure_logs  # noqa: PLC0415
     from rso.settings import load_settings  # noqa: PLC0415
 
     configure_logs()
 
+    settings = load_settings(config)
+
     async def run() -> _T:
-        async with open_engine(load_settings(config)) as engine:
+        async with open_engine(settings) as engine:
             return await work(engine)
 
-    return asyncio.run(run())
+    with acting_as_service(settings):
+        return asyncio.run(run())
