@@ -233,7 +233,7 @@ async def _watch_parent(stop: asyncio.Event) -> None:
 def _locked(path: Path) -> Iterator[None]:
     """One process of this name at a time; an earlier one that still drains is waited for."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         opened = path.open("w")
     except OSError as exc:
         raise ConfigError(f"data_dir cannot be used: {path}: {exc.strerror}") from exc

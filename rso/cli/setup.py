@@ -36,7 +36,7 @@ def init(
     path = directory.absolute() / "rso.toml"
     if path.exists():
         fail(f"{path} exists already")
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # one that is there stays as it is
     write_config(path, set_ or [])
     password = secrets.token_urlsafe(12)
     email = "admin@localhost.localdomain"

@@ -56,11 +56,15 @@ def _folder(name: str, path: Any) -> Check:
         probe.write_bytes(b"x")
         probe.unlink()
         space = Space(path)
+        seen = path.stat().st_mode & 0o007
     except OSError as exc:
         return Check(name=f"folder {name}", ok=False, detail=f"{path}: {exc.strerror}")
     free = space.free()
+    detail = f"{path}: {free >> 20} MB free"
+    if seen:
+        detail += "; every account of this machine may look in: chmod 700"
     return Check(
-        name=f"folder {name}", ok=free > space.low_water, detail=f"{path}: {free >> 20} MB free"
+        name=f"folder {name}", ok=free > space.low_water, detail=detail, warning=bool(seen)
     )
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import fcntl
+import os
 import queue
 import sqlite3
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -77,7 +79,8 @@ class SqliteDriver:
     async def open(cls, path: str) -> "SqliteDriver":
         """Open or make the file."""
         driver = cls(Path(path))
-        driver.path.parent.mkdir(parents=True, exist_ok=True)
+        driver.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _close_to_others(driver.path)
         driver._writer = await driver._in_writer(driver._connect)
         for _ in range(_READERS):
             driver._readers.put(await driver._in_writer(driver._connect_reader))
@@ -199,7 +202,8 @@ class SqliteDriver:
     @contextlib.asynccontextmanager
     async def migration_lock(self) -> AsyncIterator[None]:
         """A lock file beside the database."""
-        with self.path.with_suffix(".migrate.lock").open("w") as file:
+        lock = self.path.with_suffix(".migrate.lock")
+        with open(lock, "w", opener=_private) as file:
             await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
             yield
 
@@ -227,6 +231,25 @@ class SqliteDriver:
         while not self._readers.empty():
             self._readers.get().close()
         self._writer_thread.shutdown()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _close_to_others(path: Path) -> None:
+    """Make the file for its owner alone, whatever the umask; an earlier one is closed to others.
+
+    What SQLite puts beside it takes its mode. A group that somebody let in stays.
+    """
+    with contextlib.suppress(OSError):
+        # Only if new: to close an open one would end every lock that this process has on it.
+        os.close(_private(str(path), os.O_RDWR | os.O_CREAT | os.O_EXCL))
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with contextlib.suppress(OSError):  # not there, or not ours to change
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & 0o007:
+                file.chmod(mode & ~0o007)
 
 
 def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
