@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Ban", "Bans"]
+__all__ = ["Ban", "Bans", "host_of"]
 
 _AFTER = 20
 _SECONDS = 300.0
@@ -57,7 +57,7 @@ class Bans:
 
     def banned(self, address: str, name: str) -> bool:
         """Whether this peer has to wait."""
-        host = _host(address)
+        host = host_of(address)
         return any(self._standing(self._path((host, n))) is not None for n in (name, ""))
 
     def failed(self, address: str, name: str, *, stranger: bool = False) -> bool:
@@ -72,7 +72,7 @@ class Bans:
             name: What it called itself.
             stranger: Nobody declared the address, so that it can be banned as a whole.
         """
-        host, now = _host(address), time.monotonic()
+        host, now = host_of(address), time.monotonic()
         banned = self._standing(self._path((host, name))) is not None
         with self._lock:
             if len(self._failures) > _MOST_PEERS:
@@ -88,7 +88,7 @@ class Bans:
     def due(self, address: str, name: str) -> bool:
         """Whether it is time to alert somebody of a peer, without counting against it."""
         with self._lock:
-            return self._due((_host(address), name), time.monotonic())
+            return self._due((host_of(address), name), time.monotonic())
 
     def _count(self, key: Key, most: int, now: float) -> None:
         recent = [at for at in self._failures.get(key, []) if at > now - self._seconds]
@@ -151,7 +151,7 @@ class Bans:
         return lifted
 
 
-def _host(address: str) -> str:
+def host_of(address: str) -> str:
     """What stands for one peer: an IPv4 address, or the network of 64 bits of an IPv6 one."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])

@@ -37,7 +37,7 @@ class Accounts:
         banned = self._bans.banned(connection.peer_address, username)
         source = None if banned else self._identify(connection)
         hashed = source.password_hash if source else ""
-        if self._verified(password, hashed) and source:
+        if self._verified(handler, password, hashed) and source:
             handler.source = source
             return
         if self._bans.failed(connection.peer_address, username):
@@ -51,8 +51,10 @@ class Accounts:
             log.exception("source could not be identified")
             return None
 
-    def _verified(self, password: str, hashed: str) -> bool:
+    def _verified(self, handler: Any, password: str, hashed: str) -> bool:
         with _AT_ONCE:
+            if handler.ended:  # in the line: it costs those behind it nothing, and is no guess
+                raise AuthenticationFailed("Too late.")
             return is_right(password, hashed)
 
     def _alert(self, connection: Connection, *, known: bool) -> None:

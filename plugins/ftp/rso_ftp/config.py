@@ -31,6 +31,9 @@ class FtpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     connections: Annotated[int, Meta(ge=1, description="control connections at once")] = 200
     per_address: Annotated[int, Meta(ge=1, description="of them from one address")] = 50
+    sign_in_seconds: Annotated[
+        int, Meta(ge=1, description="a connection that has not signed in by then is ended")
+    ] = 20
     idle_seconds: Annotated[int, Meta(ge=1, description="an idle connection is ended")] = 300
     bytes_per_second: Annotated[
         int, Meta(ge=0, description="limit of one data connection; 0: none")

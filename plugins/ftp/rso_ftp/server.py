@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +36,7 @@ from rso.plugins import (
 from rso_ftp.accounts import Accounts
 from rso_ftp.config import FtpConfig, passive_range
 from rso_ftp.names import Names
+from rso_ftp.strangers import Guest, Guests
 from rso_ftp.upload import UploadError, Uploads
 from rso_ftp.view import View, allowed_name
 
@@ -122,11 +124,28 @@ class _Control:
     source: Source | None = None
     account = ""
     _batch: Batch | None = None
+    _guest: Guest | None = None
 
     @property
     def names(self) -> Names:
         """For the view."""
         return self.shared.names
+
+    def on_connect(self: Any) -> None:
+        """From now on it counts."""
+        self._guest = Guest(self, self.socket)
+        self.server.guests.arrived(self._guest)
+
+    @property
+    def ended(self) -> bool:
+        """It was told to go; what it asked for finds nobody."""
+        return self._guest is not None and self._guest.ended
+
+    def flush_account(self: Any) -> None:
+        """Who signs out, to be another, has the same time for it as a newcomer."""
+        if self._guest is not None:
+            self._guest.since = time.monotonic()
+        super().flush_account()  # type: ignore[misc]
 
     def pre_process_command(self: Any, line: str, cmd: str, arg: str) -> None:
         """What was sent behind a QUIT, or before the connection broke, finds nobody any more."""
@@ -228,11 +247,22 @@ class _Control:
         log.exception("ftp connection failed", where=type(instance).__name__)
 
 
-class _Plain(_Control, FTPHandler):  # type: ignore[misc]
+class _Leaving(FTPHandler):  # type: ignore[misc]
+    """Behind TLS, which comes by here when it has said its goodbye, or gives up."""
+
+    def close(self) -> None:
+        guest = self._guest
+        with guest.closing if guest else contextlib.nullcontext():
+            super().close()
+        if guest:
+            self.server.guests.left(guest)
+
+
+class _Plain(_Control, _Leaving):
     dtp_handler = _PlainChannel
 
 
-class _Tls(_Control, TLS_FTPHandler):  # type: ignore[misc]
+class _Tls(_Control, TLS_FTPHandler, _Leaving):  # type: ignore[misc]
     dtp_handler = _TlsChannel
     tls_control_required = True
     tls_data_required = True
@@ -267,15 +297,18 @@ def build_server(
     if certificate is not None:
         values["ssl_context"] = _tls_context(*certificate)
     handler = type("Handler", (base,), values)
-    server = _Server((config.host, config.port), handler)
-    server.max_cons, server.max_cons_per_ip = config.connections, config.per_address
-    return server
+    guests = Guests(config.connections, config.per_address, config.sign_in_seconds)
+    return _Server((config.host, config.port), handler, guests)
 
 
 class _Server(ThreadedFTPServer):  # type: ignore[misc]
     """One thread a connection: disk and passwords hold up nobody else."""
 
-    def __init__(self, address: tuple[str, int], handler: Any) -> None:
+    # Guests count, and know whom to let in.
+    max_cons = max_cons_per_ip = 0
+
+    def __init__(self, address: tuple[str, int], handler: Any, guests: Guests) -> None:
+        self.guests = guests
         self._exit = threading.Event()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -285,7 +318,18 @@ class _Server(ThreadedFTPServer):  # type: ignore[misc]
         """Serve until ``stop``; the connections end with it."""
         while not self._stopping.is_set():
             self.serve_forever(timeout=0.5, blocking=False, handle_exit=False)
+            self.guests.end_late()
         self.close_all()
+
+    def handle_accepted(self, sock: socket.socket, addr: Any) -> None:
+        """Let a newcomer in, or tell it why not; in the thread that accepts."""
+        refusal = self.guests.refusal(addr[0])
+        if refusal:
+            with contextlib.suppress(OSError), sock:
+                sock.setblocking(False)
+                sock.send(f"421 {refusal}\r\n".encode())
+            return
+        super().handle_accepted(sock, addr)
 
     def stop(self) -> None:
         """Make ``run`` return."""
