@@ -13,10 +13,10 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
-from rso.core.errors import ConfigError, PluginError
-from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
+from rso.core.errors import ConfigError
+from rso.core.exam import Priority
 from rso.engine.check import test_destination
-from rso.engine.router import attachments_of
+from rso.engine.explain import explain_route
 from rso.engine.site import renew_sources
 from rso.ledger import Ledger, audit
 from rso.ledger.people import check_new_password, is_disabled, set_disabled
@@ -235,29 +235,19 @@ async def route_page(request: Ask) -> Template:
     engine = engine_of(request)
     asked = request.query_params
     facility = asked.get("facility", "")
-    route, decided, problem = None, "", ""
+    found = None
     if facility:
         priority = asked.get("priority", "routine")
-        exam = Exam(
-            id="",
-            number="",
+        found = await explain_route(
+            engine,
             facility=facility,
-            origin=Origin.REQUEST,
-            status=ExamStatus.REQUESTED,
-            patient=Patient(),
-            modality=asked.get("modality", "").upper(),
+            modality=asked.get("modality", ""),
             priority=Priority(priority) if priority in set(Priority) else Priority.ROUTINE,
-            created_at=datetime.now(UTC),
+            at=_moment(asked.get("at", "")),
         )
-        at = _moment(asked.get("at", ""))
-        attachments = await attachments_of(engine.ledger, facility)
-        try:
-            decided, route = engine.plugins.explain_route(exam, attachments, at)
-        except PluginError as exc:
-            problem = str(exc)
     return page(
         request, "admin_route.html", me, document=await export_site(engine.ledger), asked=asked,
-        route=route, decided=decided, problem=problem, timed=bool(asked.get("at")),
+        found=found, timed=bool(asked.get("at")),
     )  # fmt: skip
 
 

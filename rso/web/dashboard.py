@@ -31,7 +31,7 @@ from rso.web.charts import Series, bars_svg, range_svg
 from rso.web.page import page, tiles_for
 from rso.web.words import ago_words, span_words
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "figures_of"]
 
 Ask = Request[Any, Any, Any]
 _HOURS = (24, 48)
@@ -47,7 +47,7 @@ async def dashboard(request: Ask, hours: FromQuery[int] = 24) -> Template:
     me.require("coordinator")
     return page(
         request, "dashboard.html", me, tiles=tiles_for(request, me),
-        **await _figures(request, me, hours),
+        **await figures_of(request, me, hours),
     )  # fmt: skip
 
 
@@ -56,10 +56,10 @@ async def dashboard_figures(request: Ask, hours: FromQuery[int] = 24) -> Templat
     """The figures alone, as they change."""
     me = await signed_in(request)
     me.require("coordinator")
-    return page(request, "dashboard_figures.html", me, **await _figures(request, me, hours))
+    return page(request, "dashboard_figures.html", me, **await figures_of(request, me, hours))
 
 
-async def _figures(request: Ask, me: Identity, hours: int) -> dict[str, Any]:
+async def figures_of(request: Ask, me: Identity, hours: int) -> dict[str, Any]:
     """What the page shows; counted anew every few seconds at most for all who see the same."""
     hours = hours if hours in _HOURS else _HOURS[0]
     kept: dict[Any, tuple[float, dict[str, Any]]] = request.app.state.setdefault("figures", {})
@@ -151,6 +151,9 @@ def _percentiles(
         "most": span_words(most),
         "target": span_words(target),
         "late": most > target,
+        "half_minutes": half,
+        "most_minutes": most,
+        "target_minutes": target,
         "kept": round(100 * kept / len(rows)),
         "svg": range_svg(
             f"turnaround-{priority.value}", f"Turnaround of {priority.value} exams", words,

@@ -219,6 +219,7 @@ BODIES: dict[str, Any] = {
     "POST /api/exams/{number}/close": REASON,
     "POST /api/exams/{number}/complete": {"expected": 1},
     "POST /api/active": {"search": SECRET, "facility": "SOUTH"},
+    "POST /api/bans/lift": {"address": "192.0.2.9"},
     "POST /api/views": {"name": "x", "filters": {"facility": "SOUTH"}},
     "PATCH /api/views": {"first": ""},
     "DELETE /api/views/{key}": {},
