@@ -6,6 +6,7 @@
     +-- ExamError                 an exam cannot be made, found or changed like that
     |   +-- OwnerError            somebody else looks after it, or nobody may
     |   +-- StaleError            somebody changed it since it was read
+    |   +-- StateError            it stands where that is not done
     +-- MatchingError             a match cannot be decided or released like that
     +-- RoutingError              no radiologist or destination fits
     +-- IntakeError               an instance cannot be kept; carries a short code
@@ -38,6 +39,7 @@ __all__ = [
     "RoutingError",
     "RsoError",
     "StaleError",
+    "StateError",
     "TransientTransportError",
     "TransportError",
     "VolumeError",
@@ -70,6 +72,10 @@ class OwnerError(ExamError):
 
 class StaleError(ExamError):
     """Somebody changed the exam since it was read; nothing is written."""
+
+
+class StateError(ExamError):
+    """The exam is there, but where it stands that is not done."""
 
 
 class MatchingError(RsoError):

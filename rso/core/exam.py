@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
-from rso.core.errors import ExamError
+from rso.core.errors import StateError
 
 __all__ = ["Exam", "ExamStatus", "Origin", "Patient", "Priority", "advance"]
 
@@ -19,6 +19,11 @@ class ExamStatus(StrEnum):
     DELIVERED = "delivered"
     CLOSED = "closed"
     CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Closed or cancelled: no step leads on, and what comes of it waits for a person."""
+        return self in {ExamStatus.CLOSED, ExamStatus.CANCELLED}
 
 
 class Priority(StrEnum):
@@ -105,8 +110,8 @@ def advance(status: ExamStatus, to: ExamStatus) -> ExamStatus:
     """Return ``to`` if an exam may go there from ``status``.
 
     Raises:
-        ExamError: The step is not allowed.
+        StateError: The step is not allowed.
     """
     if to is status or to in _STEPS[status]:
         return to
-    raise ExamError(f"an exam that is {status} cannot become {to}")
+    raise StateError(f"an exam that is {status} cannot become {to}")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from rso.core.errors import StaleError
+from rso.core.errors import StaleError, StateError
 from rso.core.exam import Exam, Patient, Priority
 from rso.core.matching import Action
 from rso.core.names import read_name
@@ -46,6 +46,7 @@ async def edit_exam(
 
     Raises:
         StaleError: It does not.
+        StateError: Another patient for an exam that ended: its images could not come back to it.
     """
     ledger = engine.ledger
     async with ledger.transaction():
@@ -55,6 +56,8 @@ async def edit_exam(
         if still is not None and not await still(exam):
             raise StaleError("somebody changed the exam meanwhile")
         changed = _changed(exam, patient, priority, modality, body_part, accession_number)
+        if exam.status.ended and changed.patient != exam.patient:
+            raise StateError(f"the exam is {exam.status}: its patient is not changed any more")
         await _update(engine, changed)
         fields = [f for f in exam.__struct_fields__ if _differs(exam, changed, f)]
         if request is not None:
@@ -132,7 +135,8 @@ async def _rematch(engine: Engine, exam: Exam) -> None:
     """Take the decision on each of the exam's own Studies again.
 
     None of them speaks for another until the table has let it stay: a part of a Study would
-    find the other part at home already, and a Patient ID be known from what came with it.
+    find the other part at home already, and a Patient ID be known from what came with it. The
+    exam itself takes them back however old it is: they are nothing new.
     """
     ledger = engine.ledger
     asked = await ledger.fetch(
@@ -146,7 +150,7 @@ async def _rematch(engine: Engine, exam: Exam) -> None:
         asked = [row for row in asked if row not in stays]
     for row in asked:
         sent = await unlink_study(engine, row, state="pending")
-        await match_study(engine, row)
+        await match_study(engine, row, own=exam.id)
         if sent:
             await _tell(engine, exam, row["id"], sent)
         if row["state"] == "stopped":  # the question that stopped it is open still
@@ -166,7 +170,7 @@ async def _tell(engine: Engine, exam: Exam, study_id: str, sent: int) -> None:
 
 async def _stays(engine: Engine, exam: Exam, row: Mapping[str, Any]) -> bool:
     """Whether the table leaves a Study in its exam; if so it is linked again."""
-    decision, _ = await decide_study(engine, row)
+    decision, _ = await decide_study(engine, row, own=exam.id)
     if decision.action is not Action.AUTO or decision.exam_number != exam.number:
         return False
     await _set_exam(engine.ledger, row["id"], exam.id)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from rso.core.errors import ExamError, MatchingError
-from rso.core.exam import Exam, ExamStatus
+from rso.core.exam import Exam
 from rso.core.matching import Verdict, compare
 from rso.core.number import parse_number
 from rso.engine.context import Engine
@@ -127,7 +127,7 @@ async def release_hold(
         hold = await _open(ledger, hold_id, facilities)
         study = await lock_study(ledger, hold.study)
         exam = await find_exam(ledger, number, facilities=[hold.facility], lock=True)
-        if exam.status in {ExamStatus.CANCELLED, ExamStatus.CLOSED}:
+        if exam.status.ended:
             raise MatchingError(f"the exam is {exam.status}")
         verdict = compare(incoming_from_row(study), exam)
         choice = {"exam": exam.number, "identity": identity}

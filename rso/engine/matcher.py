@@ -41,12 +41,12 @@ __all__ = [
 _MOST_NUMBERS = 100  # made, before it is plain that a plugin has no free one
 
 
-async def match_study(engine: Engine, row: Mapping[str, Any]) -> Decision:
+async def match_study(engine: Engine, row: Mapping[str, Any], *, own: str = "") -> Decision:
     """Decide on a Study (a row of ``study``) and act on the decision.
 
-    Its instances must be in the ledger already.
+    Its instances must be in the ledger already. ``own``: as with ``decide_study``.
     """
-    decision, candidates = await decide_study(engine, row)
+    decision, candidates = await decide_study(engine, row, own=own)
     if decision.action is Action.HOLD:
         await _hold(engine, row, decision, candidates)
         return decision
@@ -60,8 +60,14 @@ async def match_study(engine: Engine, row: Mapping[str, Any]) -> Decision:
     return decision
 
 
-async def decide_study(engine: Engine, row: Mapping[str, Any]) -> tuple[Decision, list[Candidate]]:
-    """Ask the table, then every reviewing plugin; writes nothing."""
+async def decide_study(
+    engine: Engine, row: Mapping[str, Any], *, own: str = ""
+) -> tuple[Decision, list[Candidate]]:
+    """Ask the table, then every reviewing plugin; writes nothing.
+
+    ``own`` is the key of the exam that the Study is in already, where it is asked whether it may
+    stay: that exam is a candidate, and not too old for it.
+    """
     ledger, facility = engine.ledger, row["facility"]
     study = incoming_from_row(dict(row))
     number = _number_in(study)
@@ -71,6 +77,7 @@ async def decide_study(engine: Engine, row: Mapping[str, Any]) -> tuple[Decision
         study,
         number=number,
         open_after=open_since(engine.settings.intake.open_days),
+        own=own,
     )
     owner = await number_issued(ledger, number) if number else None
     decision = decide(

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from rso.core.exam import Exam, ExamStatus, Patient
+from rso.core.exam import Exam, Patient
 from rso.core.matching import Candidate, Decision, IncomingStudy, LinkedStudy, identity_key
 from rso.core.transport import Kind
 from rso.ledger import Ledger, new_id, tables
@@ -142,6 +142,7 @@ async def candidates_for(
     *,
     number: str,
     open_after: datetime,
+    own: str = "",
 ) -> list[Candidate]:
     """This facility's exams that share any identifier, or the birth date, with the Study.
 
@@ -151,6 +152,7 @@ async def candidates_for(
         study: What arrived.
         number: The exam number that its Patient ID or the bound upload names, or empty.
         open_after: Exams made before this are not open.
+        own: Key of an exam that is a candidate whatever it shares, and open however old it is.
     """
     patient = study.patient
     clauses = ["id IN (SELECT exam FROM study WHERE facility = ? AND study_instance_uid = ?)"]
@@ -169,6 +171,9 @@ async def candidates_for(
     if patient.birth_date:
         clauses.append("(birth_date = ? AND created_at > ?)")
         values += [patient.birth_date, open_after]
+    if own:
+        clauses.append("id = ?")
+        values.append(own)
     rows = await ledger.fetch(
         f"SELECT * FROM exam WHERE facility = ? AND ({' OR '.join(clauses)})"  # noqa: S608
         f" ORDER BY id{ledger.for_update}",
@@ -178,13 +183,13 @@ async def candidates_for(
     exams = [exam_from_row(row) for row in rows]
     linked = await _linked(ledger, exams)
     return [
-        Candidate(exam=e, open=_is_open(e, open_after), linked=tuple(linked.get(e.id, ())))
+        Candidate(exam=e, open=_is_open(e, open_after, own), linked=tuple(linked.get(e.id, ())))
         for e in exams
     ]
 
 
-def _is_open(exam: Exam, open_after: datetime) -> bool:
-    return ExamStatus(exam.status) in OPEN_STATUSES and exam.created_at > open_after
+def _is_open(exam: Exam, open_after: datetime, own: str) -> bool:
+    return exam.status in OPEN_STATUSES and (exam.id == own or exam.created_at > open_after)
 
 
 async def _linked(ledger: Ledger, exams: Sequence[Exam]) -> dict[str, list[LinkedStudy]]:

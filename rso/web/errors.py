@@ -21,6 +21,7 @@ from rso.core.errors import (
     RefusedError,
     RoutingError,
     RsoError,
+    StateError,
 )
 from rso.ledger import LedgerUnavailable, LedgerValueError
 from rso.web.auth import known
@@ -39,6 +40,7 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (LedgerUnavailable, 503),
     (LedgerValueError, 404),
     (OwnerError, 409),
+    (StateError, 409),
     (TooManyStreams, 429),
     (ExamError, 404),
     (MatchingError, 409),

@@ -7,7 +7,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from litestar.response import Redirect, Template
 
-from rso.core.errors import RefusedError, StaleError
+from rso.core.errors import RefusedError, StaleError, StateError
 from rso.core.exam import Exam
 from rso.core.number import format_number
 from rso.engine.context import Engine
@@ -41,6 +41,7 @@ from rso.web.seen import exam_seen
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
+_PATIENT = ("family", "given", "middle", "birth_date", "sex", "patient_id")
 
 
 @get("/exams/new")
@@ -161,6 +162,10 @@ async def _form_of(ledger: Ledger, exam: Exam) -> dict[str, str]:
     return {name: as_shown(name, text) for name, text in stands.items()}
 
 
+def _patient_of(form: dict[str, str]) -> dict[str, str]:
+    return {name: form[name] for name in _PATIENT}
+
+
 def _edit_form(
     request: Ask, me: Identity, exam: Exam, form: dict[str, str], *, shown: str, **more: Any
 ) -> Template:
@@ -184,12 +189,15 @@ async def edit_page(request: Ask, number: FromPath[str]) -> Template:
 async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
     """Change the request; another name, ID, birth date or sex is matched anew.
 
-    The form comes again where something is wrong, or where somebody changed the request since.
+    The form comes again where something is wrong, where somebody changed the request since, and
+    where the exam has ended and its patient would be another.
     """
     me, exam = await _edited(request, number)
     form = await checked_form(request)
     ledger = engine_of(request).ledger
     there = await _form_of(ledger, exam)
+    if exam.status.ended:  # the page asks for no patient then
+        form = _patient_of(there) | form
     asked = read_request(form, exam.patient, there)
     problems = dict(asked.problems)
     if exam.origin.value == "images":
@@ -210,10 +218,16 @@ async def change_exam(request: Ask, number: FromPath[str]) -> Response[Any]:
             priority=asked.priority, modality=asked.modality, body_part=asked.body_part,
             accession_number=asked.accession_number, request=asked.request, still=still,
         )  # fmt: skip
-    except StaleError:
+    except (StaleError, StateError) as exc:
         _, exam = await _edited(request, number)
-        now_shown = version_of(await _form_of(ledger, exam))
-        made = _edit_form(request, me, exam, form, shown=now_shown, changed=True)
+        there = await _form_of(ledger, exam)
+        if exam.status.ended:
+            form |= _patient_of(there)
+        now_shown = version_of(there)
+        refused = str(exc) if isinstance(exc, StateError) else ""
+        made = _edit_form(
+            request, me, exam, form, shown=now_shown, changed=not refused, refused=refused
+        )
         made.status_code = 409
         return made
     return Redirect(f"/exams/{exam.number}", status_code=303)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from rso.core.errors import StaleError
-from rso.core.exam import Exam, Patient
+from rso.core.errors import StaleError, StateError
+from rso.core.exam import Exam, ExamStatus, Patient
 from rso.core.matching import IncomingStudy
 from rso.core.transport import Kind
 from rso.engine.archive import LocalArchive
@@ -21,7 +21,7 @@ from rso.engine.exams import create_exam
 from rso.engine.holds import release_hold
 from rso.engine.matcher import match_study
 from rso.ledger import Ledger, new_id
-from rso.ledger.exams import exam_by_id, insert_exam, now
+from rso.ledger.exams import exam_by_id, insert_exam, now, set_status
 from rso.ledger.site import load_site
 from rso.ledger.studies import upsert_studies
 from rso.plugins import load_plugins
@@ -153,6 +153,42 @@ async def test_two_studies_do_not_know_a_patient_id_for_each_other(engine: Engin
     assert [await state(engine, s) for s in studies] == [("matched", True, 12)] * 2
     await edit_exam(engine, exam, actor="t", patient=structs.replace(patient, patient_id="P2"))
     assert [(await state(engine, s))[:2] for s in studies] == [("held", False)] * 2
+
+
+@pytest.mark.parametrize("status", [ExamStatus.CLOSED, ExamStatus.CANCELLED])
+async def test_the_patient_of_an_exam_that_ended_stays(engine: Engine, status: ExamStatus) -> None:
+    """The images could not come back to it; what else was asked for may still be corrected."""
+    exam = await create_exam(engine, facility="N", patient=JANE, actor="t")
+    study = await arrive(engine, part(exam, JANE))
+    await set_status(engine.ledger, exam.id, status)
+    middle = structs.replace(JANE, name="DOE^JANE^M")
+    with pytest.raises(StateError, match=f"the exam is {status}: its patient"):
+        await edit_exam(engine, exam, actor="t", patient=middle, modality="CT")
+    kept = await exam_by_id(engine.ledger, exam.id)
+    assert kept is not None
+    assert (kept.patient, kept.modality) == (JANE, "")
+    await edit_exam(engine, exam, actor="t", patient=JANE, request={"fax": "+12025550100"})
+    assert await state(engine, study) == ("matched", True, 4)
+    assert await engine.ledger.fetch("SELECT id FROM hold WHERE reason <> 'no destination'") == []
+
+
+@pytest.mark.parametrize("kind", [Kind.TECHNICIAN, Kind.INTEGRATION])
+async def test_an_old_exam_keeps_what_agrees(engine: Engine, kind: Kind) -> None:
+    """Made before the days in which images find their exam, it has these already."""
+    patient = structs.replace(JANE, patient_id="P1")
+    exam = await create_exam(engine, facility="N", patient=patient, actor="t")
+    named = IncomingStudy(study_instance_uid="1.3", patient=patient, kind=kind)
+    numbered = structs.replace(part(exam, JANE), kind=kind)
+    studies = [await arrive(engine, numbered), await arrive(engine, named)]
+    old = now() - timedelta(days=engine.settings.intake.open_days + 1)
+    await engine.ledger.execute("UPDATE exam SET created_at = ?", old)
+    middle = structs.replace(patient, name="DOE^JANE^M")
+    exam = await edit_exam(engine, exam, actor="t", patient=middle)
+    assert [(await state(engine, s))[:2] for s in studies] == [("matched", True)] * 2
+    assert len(await engine.ledger.fetch("SELECT id FROM exam")) == 1
+    await edit_exam(engine, exam, actor="t", patient=structs.replace(MARY, patient_id="P1"))
+    assert [(await state(engine, s))[:2] for s in studies] == [("held", False)] * 2
+    assert len(await engine.ledger.fetch("SELECT id FROM exam")) == 1
 
 
 async def kept_by_edits(engine: Engine, count: int) -> tuple[int, int]:

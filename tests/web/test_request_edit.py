@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
+from msgspec import structs
 
-from rso.core.exam import Exam, Patient
+from rso.core.exam import Exam, ExamStatus, Patient
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam, find_exam
 from rso.engine.requests import MOST, iso_day, request_of
@@ -35,12 +36,17 @@ class Sent(HTMLParser):
         self.form: dict[str, str] = {}
         self.limits: dict[str, int] = {}
         self._name = ""
+        self._off = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Fields with their values; a choice that none is chosen of sends the first."""
         said = {name: value or "" for name, value in attrs}
         name, value = said.get("name", ""), said.get("value", "")
+        if tag == "fieldset":
+            self._off = "disabled" in said
+        if self._off:
+            return
         if "maxlength" in said:
             self.limits[name] = int(said["maxlength"])
         if tag in {"select", "textarea"}:
@@ -169,3 +175,29 @@ async def test_a_draft_keeps_who_is_to_be_told(make_web: Any, enter: Any) -> Non
     assert draft is not None
     assert draft.form == {"facility": "NORTH", "family": "DOE", box: "on"}
     assert f'name="{box}" checked' in (await web.get("/exams/new", headers=me)).text
+
+
+async def test_the_patient_of_an_exam_that_ended_is_not_asked_for(
+    web: Client, enter: Any, engine: Engine, exam: Exam
+) -> None:
+    """The rest of the request may be corrected; who had the page open reads why not the patient."""
+    me, path = await enter(web, "coordinator"), f"/exams/{exam.number}/edit"
+    form = Sent((await web.get(path, headers=me)).text).form
+    await engine.ledger.execute("UPDATE exam SET status = 'closed'")
+    late = await web.post(path, headers=me, data=form | {"middle": "M", "callback": "555"})
+    assert late.status_code == 409
+    assert "The exam is closed: its patient is not changed any more" in late.text
+    ended = structs.replace(exam, status=ExamStatus.CLOSED)
+    assert await find_exam(engine.ledger, exam.number) == ended
+    form = Sent(late.text).form
+    assert (form["callback"], "family" in form) == ("555", False)
+    saved = await web.post(path, headers=me, data=form, follow_redirects=False)
+    assert saved.status_code == 303, saved.text
+    assert await find_exam(engine.ledger, exam.number) == ended
+    assert (await request_of(engine.ledger, exam))["callback"] == "555"
+    told = await web.patch(
+        f"/api/exams/{exam.number}", headers=me | {"Accept": "application/json"}, json={"sex": "F"}
+    )
+    assert (told.status_code, told.json()["detail"]) == (
+        409, "the exam is closed: its patient is not changed any more",
+    )  # fmt: skip
