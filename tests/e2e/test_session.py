@@ -109,6 +109,40 @@ def test_a_new_session_in_another_tab(site: Site, enter: Enter) -> None:
 
 
 @pytest.mark.alone
+def test_what_is_typed_outlives_a_session(site: Site, enter: Enter) -> None:
+    """Out of sight, and not left behind: signed in again beside it, it is there and is saved.
+
+    So does what came back because something was wrong with it.
+    """
+    base = base_of(site)
+    old = enter()
+    number = make_exam(old, base)
+    wrong = old.context.new_page()
+    wrong.goto(f"{base}/exams/{number}/edit")
+    wrong.fill("[name=indication]", "")
+    wrong.fill("[name=allergies]", "iodine")
+    wrong.click("form.sheet button.main")
+    expect(wrong.locator(".problem")).to_be_visible()
+    old.goto(f"{base}/exams/{number}/edit")
+    old.fill("[name=history]", "half written")
+    told = old.locator(".session")
+    expect(told).to_contain_text("Your session has ended", timeout=4000 * IDLE)
+    expect(old.locator("main")).to_be_hidden()
+    with old.expect_popup() as opened:
+        told.get_by_role("link", name="Sign in").click()
+    opened.value.fill("[name=email]", "tech@example.org")
+    opened.value.fill("[name=password]", "a good password")
+    opened.value.keyboard.press("Enter")
+    expect(told).to_have_count(0)
+    expect(wrong.locator("main")).to_be_visible()
+    expect(wrong.locator("[name=allergies]")).to_have_value("iodine")
+    assert old.url == f"{base}/exams/{number}/edit"
+    old.click("form.sheet button.main")
+    old.wait_for_url(f"{base}/exams/{number}")
+    expect(old.locator("main")).to_contain_text("half written")
+
+
+@pytest.mark.alone
 def test_an_upload_is_work(site: Site, enter: Enter, samples: Path, tmp_path: Path) -> None:
     """One that takes longer than a session lasts without use is not interrupted."""
     base = base_of(site)

@@ -32,7 +32,8 @@
   if (form.id !== "request") return;
   const kept = document.getElementById("kept");
   const csrf = form.elements.namedItem("_csrf"); // session.js keeps it current
-  let waiting = null, sending = false;
+  let waiting = null, sending = false, changes = 0;
+  form.dataset.kept = "yes"; // as the server has it: empty, or a draft; session.js need not stay for it
   const typed = () => { const data = new FormData(form); data.delete("documents"); return new URLSearchParams([...data].filter(([, v]) => typeof v === "string")); };
   // A token that was refused may be of a session before: session.js asks for the one of now.
   const renewed = async () => {
@@ -47,14 +48,21 @@
   const keep = async () => {
     clearTimeout(waiting);
     if (sending) return;
+    const now = changes;
     const send = () => fetch("/exams/new/draft", { method: "POST", headers: { Accept: "application/json", "X-CSRF-Token": csrf.value }, body: typed() }).catch(() => null);
     let answer = await send();
     if (answer && answer.status === 403 && await renewed()) answer = await send();
     if (sending) return;
-    if (answer && answer.ok) { kept.textContent = (await answer.json()).kept ? "Draft kept." : ""; } else { kept.textContent = `The draft could not be kept: ${why(answer ? answer.status : 0)}.`; }
+    if (answer && answer.ok) {
+      const held = (await answer.json()).kept;
+      if (held && now === changes) form.dataset.kept = "yes";
+      kept.textContent = held ? "Draft kept." : "";
+    } else { kept.textContent = `The draft could not be kept: ${why(answer ? answer.status : 0)}.`; }
   };
   form.addEventListener("input", (event) => {
     if (event.target.id === "documents") return; // kept with what is typed, below
+    changes += 1;
+    delete form.dataset.kept;
     clearTimeout(waiting); waiting = setTimeout(keep, 900);
   });
   form.addEventListener("submit", () => { sending = true; clearTimeout(waiting); if (aborting) aborting.abort(); });

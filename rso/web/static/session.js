@@ -52,12 +52,24 @@ if (body.dataset.idle) {
     show();
   });
 
+  // What is typed and kept nowhere but here: not a draft that the server has, and no password. A page
+  // that refused a form holds what was typed before.
+  const typed = (field) => {
+    if (field.type === "file") return field.files.length > 0;
+    if (field.form.dataset.kept || ["hidden", "password"].includes(field.type)) return false;
+    if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+    if (!field.options) return field.value !== (field.defaultValue || "");
+    const first = [...field.options].some((option) => option.defaultSelected);
+    return [...field.options].some((option, n) => option.selected !== (first || field.multiple ? option.defaultSelected : n === 0));
+  };
+  const refused = (performance.getEntriesByType("navigation")[0] || {}).responseStatus >= 400;
+  const unsaved = () => [...document.querySelectorAll("main form[method=post]")].some((form) => (refused && !form.dataset.kept) || [...form.elements].some((field) => field.matches("input, select, textarea") && typed(field)));
   const leave = () => {
     if (state === "out") return;
     state = "out";
     show();
-    // Once; whoever stays for what is not saved yet can sign in beside it.
-    location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
+    // What is not saved yet stays, out of sight: whoever signs in beside it goes on here.
+    if (!unsaved()) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
   };
   const request = (method) => fetch("/me/session", { method, headers: { Accept: "application/json", ...(method === "POST" ? { "X-CSRF-Token": body.dataset.csrf } : { "X-Unattended": "1" }) } }).catch(() => null);
   const heed = async (answer) => {
@@ -85,6 +97,7 @@ if (body.dataset.idle) {
   document.addEventListener("rso:stale", (event) => { event.detail.asked = ask(); });
 
   const show = () => {
+    body.classList.toggle("ended", state !== "in"); // patients, too, are for those who are signed in
     const now = Date.now(), left = Math.min(idleAt, latest) - now, near = left < warn;
     if (state === "in" && !near) told = false;
     if (state === "in" && near && !(told && left > 0) && now >= again) { again = now + 1000; ask(); }
