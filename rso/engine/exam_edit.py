@@ -17,6 +17,7 @@ from rso.engine.recall import unlink_study
 from rso.engine.recall_notice import tell_recall
 from rso.engine.requests import UNKNOWN_PATIENT, change_request
 from rso.engine.router import stop_study
+from rso.engine.settle import conclude
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
 from rso.ledger.exams import exam_by_id, name_key, now
@@ -155,6 +156,8 @@ async def _rematch(engine: Engine, exam: Exam) -> None:
             await _tell(engine, exam, row["id"], sent)
         if row["state"] == "stopped":  # the question that stopped it is open still
             await stop_study(engine, row["facility"], row["study_instance_uid"])
+    if asked:
+        await conclude(engine, [exam.id])  # what stays may be delivered already
 
 
 async def _tell(engine: Engine, exam: Exam, study_id: str, sent: int) -> None:

@@ -17,6 +17,7 @@ from rso.engine.outbox import emit
 from rso.engine.recall import unlink_study
 from rso.engine.recall_notice import tell_recall
 from rso.engine.router import NO_DESTINATION, resume_study, route_study
+from rso.engine.settle import conclude
 from rso.ledger import Ledger, audit
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold
@@ -283,6 +284,8 @@ async def reject_hold(
             facility=hold.facility,
             facts={"hold": hold.id, "reason": reason},
         )
+        if study["exam"] is not None:  # it may have waited for this answer alone
+            await conclude(engine, [study["exam"]])
     engine.work.set()
 
 
@@ -331,6 +334,7 @@ async def recall_hold(
         await note_exam(
             ledger, exam, actor, "release recalled", hold=hold.id, reason=reason, sent=str(sent)
         )
+        await conclude(engine, [exam.id])  # what stays may be delivered already
         if sent:
             await tell_recall(engine, exam, hold.id, sent)
         elif again:
