@@ -3,6 +3,7 @@
     RsoError
     +-- ConfigError               rso.toml, site.toml or a plugin's section is wrong
     +-- PluginError               a plugin failed; carries its name
+    +-- BusyError                 too many ask at once; soon they may again   HTTP 429
     +-- ExamError                 an exam cannot be made, found or changed like that
     |   +-- OwnerError            somebody else looks after it, or nobody may
     |   +-- StaleError            somebody changed it since it was read
@@ -24,6 +25,7 @@ Messages never hold patient data: UIDs, exam numbers and tag numbers only.
 """
 
 __all__ = [
+    "BusyError",
     "ConfigError",
     "ExamError",
     "IdentifierError",
@@ -52,6 +54,10 @@ class RsoError(Exception):
 
 class ConfigError(RsoError):
     """A configuration file is wrong; the message names the file and the path inside it."""
+
+
+class BusyError(RsoError):
+    """Too many want the same at once; the message says when to try again."""
 
 
 class PluginError(RsoError):

@@ -10,10 +10,12 @@ from msgspec import Struct
 
 from rso.core.errors import ConfigError
 from rso.core.password import HASHER, is_right
+from rso.core.turns import Turns
 from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.refused_sign_ins import note_refused
+from rso.ledger.tries import count_up, recent, take_back
 
 __all__ = [
     "SHORTEST_PASSWORD",
@@ -33,10 +35,11 @@ __all__ = [
 
 SHORTEST_PASSWORD = 10  # characters
 _LONGEST_PASSWORD = 1000
-# argon2 takes 64 MB and a tenth of a second each: a few at once, never in the event loop.
-_AT_ONCE = asyncio.Semaphore(2)
+# argon2 takes 64 MB and a tenth of a second each: a few at once, never in the event loop. What
+# strangers may ask for waits in a queue of its own, before which nobody holds the database.
+_SIGN_INS = Turns(2, most=200, each=100)
+_CHANGES = Turns(2, most=10_000)
 _MOST_FAILURES = 10
-_WINDOW = timedelta(minutes=1)
 _KEPT = timedelta(days=1)
 
 
@@ -83,13 +86,13 @@ async def hash_password(password: str, old: str = "") -> str:
 
 async def hash_new(password: str) -> str:
     """An argon2 hash of what somebody typed, whatever it looks like."""
-    async with _AT_ONCE:
+    async with _CHANGES.take():
         return await asyncio.to_thread(HASHER.hash, password)
 
 
 async def verify_password(password: str, hashed: str) -> bool:
-    """Whether a password belongs to a hash; as slow for no hash at all."""
-    async with _AT_ONCE:
+    """Whether a password of somebody who is known belongs to a hash."""
+    async with _CHANGES.take():
         return await asyncio.to_thread(is_right, password, hashed)
 
 
@@ -135,48 +138,48 @@ async def upsert_user(
 
 async def is_over(ledger: Ledger, subject: str, most: int = 5) -> bool:
     """Whether ``too_many`` counted as much within the last minute; counts nothing."""
-    return await _recent(ledger, subject) >= most
-
-
-async def _recent(ledger: Ledger, subject: str) -> int:
-    rows = await ledger.fetch(
-        "SELECT count(*) AS n FROM login_attempt WHERE subject = ? AND at > ?",
-        subject,
-        now() - _WINDOW,
-    )
-    return int(rows[0]["n"])
+    return await recent(ledger, subject) >= most
 
 
 async def too_many(ledger: Ledger, subject: str, most: int = 5) -> bool:
     """Count one more of something that costs, and say whether it is too much for a minute."""
-    if await _recent(ledger, subject) >= most:
-        return True
-    row = {"id": new_id(), "subject": subject[:300], "at": now()}
-    await ledger.insert_rows(site_tables.Login, [row])
-    return False
+    full, _ = await count_up(ledger, {subject: most})
+    return bool(full)
 
 
 async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Person | str:
-    """The person, or in words why not; ten failures a minute lock account and address."""
+    """The person, or in words why not; ten failures a minute lock account and address.
+
+    Raises:
+        BusyError: Too many passwords wait to be looked at.
+    """
     email = email.strip().lower()[:254]
-    for kind, about, most in (("account", email, 1), ("address", address, 5)):
-        if await _recent(ledger, f"{kind}:{about}") >= _MOST_FAILURES * most:
-            await note_refused(ledger, "sign-in locked", email, address, locked=kind)
-            return "Too many attempts. Please wait a minute."
-    found = await ledger.fetch("SELECT * FROM user_account WHERE email = ? AND NOT disabled", email)
-    if await verify_password(password, found[0]["password_hash"] if found else ""):
+    limits = {f"account:{email}": _MOST_FAILURES, f"address:{address}": _MOST_FAILURES * 5}
+    for subject, most in limits.items():
+        if await is_over(ledger, subject, most):
+            return await _locked(ledger, subject, email, address)
+    async with _SIGN_INS.take(address):
+        # A guess counts before it is looked at: of any number at once no more are than may be.
+        full, counted = await count_up(ledger, limits)
+        if full:
+            return await _locked(ledger, full, email, address)
+        found = await ledger.fetch(
+            "SELECT * FROM user_account WHERE email = ? AND NOT disabled", email
+        )
+        hashed = found[0]["password_hash"] if found else ""
+        right = await asyncio.to_thread(is_right, password, hashed)
+    if right:
+        await take_back(ledger, counted)
         return person_of(found[0])
-    at = now()
-    await ledger.execute("DELETE FROM login_attempt WHERE at < ?", at - _KEPT)
-    await ledger.insert_rows(
-        site_tables.Login,
-        [
-            {"id": new_id(), "subject": f"account:{email}", "at": at},
-            {"id": new_id(), "subject": f"address:{address}", "at": at},
-        ],
-    )
+    await ledger.execute("DELETE FROM login_attempt WHERE at < ?", now() - _KEPT)
     await note_refused(ledger, "sign-in refused", email, address)
     return "Email or password is wrong."
+
+
+async def _locked(ledger: Ledger, subject: str, email: str, address: str) -> str:
+    kind = subject.partition(":")[0]
+    await note_refused(ledger, "sign-in locked", email, address, locked=kind)
+    return "Too many attempts. Please wait a minute."
 
 
 async def change_password(ledger: Ledger, email: str, old: str, new: str) -> bool:

@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 from rso.ledger import audit, site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
+from rso.ledger.tries import one_at_a_time, recent
 
 __all__ = ["note_refused"]
 
@@ -36,15 +37,16 @@ async def note_refused(
         locked, f"{facts['account']} {_network(address)}"
     )
     subject = f"{_ALL}:{action}:{locked}:{about}"[:300]
-    if await _noted(ledger, subject):
-        return
-    before = await _noted(ledger, _ALL)
-    if before > _MOST:
-        return
-    if before == _MOST:
-        facts = {"further": "not written for a quarter of an hour"}
-    at = now()
+    if await recent(ledger, subject, _PERIOD) or await recent(ledger, _ALL, _PERIOD) > _MOST:
+        return  # as most are, without a look that others have to wait for
     async with ledger.transaction():
+        await one_at_a_time(ledger, _ALL)
+        before = await recent(ledger, _ALL, _PERIOD)
+        if before > _MOST or await recent(ledger, subject, _PERIOD):
+            return
+        if before == _MOST:
+            facts = {"further": "not written for a quarter of an hour"}
+        at = now()
         await ledger.insert_rows(
             site_tables.Login,
             [{"id": new_id(), "subject": said, "at": at} for said in (subject, _ALL)],
@@ -53,15 +55,6 @@ async def note_refused(
             ledger, actor="sign-in", action=action,
             facts={name: value for name, value in facts.items() if value},
         )  # fmt: skip
-
-
-async def _noted(ledger: Ledger, subject: str) -> int:
-    rows = await ledger.fetch(
-        "SELECT count(*) AS n FROM login_attempt WHERE subject = ? AND at > ?",
-        subject,
-        now() - _PERIOD,
-    )
-    return int(rows[0]["n"])
 
 
 def _network(address: str) -> str:

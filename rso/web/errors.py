@@ -11,6 +11,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.response import Redirect
 
 from rso.core.errors import (
+    BusyError,
     ConfigError,
     ExamError,
     IdentifierError,
@@ -41,6 +42,7 @@ _STATUS: tuple[tuple[type[RsoError], int], ...] = (
     (LedgerValueError, 404),
     (OwnerError, 409),
     (StateError, 409),
+    (BusyError, 429),
     (TooManyStreams, 429),
     (ExamError, 404),
     (MatchingError, 409),
@@ -62,6 +64,7 @@ _TITLES = {
     503: "Not available right now",
     507: "Out of space",
 }
+_BUSY_SECONDS = 10
 _TOO_LARGE = "This is more than RSO takes at once; send it in parts. Nothing of it was kept."
 
 
@@ -110,15 +113,18 @@ def answer_error(request: Request[Any, Any, Any], exc: Exception) -> Response[An
     if shown and status == 405 and request.method == "GET":
         # Where a form was sent to, such as by the way back after a new sign-in: no page is there.
         return Redirect("/")
+    headers = {"Retry-After": str(_BUSY_SECONDS)} if isinstance(exc, BusyError) else None
     title = _TITLES.get(status, "Error")
     if shown:
         made = page(
             request, "error.html", known(request), title=title, detail=detail, back=_back(request)
         )
         made.status_code = status
+        made.headers.update(headers or {})
         return made
     return Response(
         {"type": "about:blank", "title": title, "status": status, "detail": detail},
         status_code=status,
         media_type="application/problem+json",
+        headers=headers,
     )

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rso.ledger import Ledger, audit, refused_sign_ins
+from rso.ledger import Ledger, audit, refused_sign_ins, tries
 from rso.ledger.exams import now
 from rso.ledger.people import sign_in, upsert_user
 from rso.ledger.refused_sign_ins import note_refused
@@ -65,7 +65,8 @@ async def test_a_brute_force_does_not_fill_the_audit(
     assert len(found) == 6
     assert "further" in found[-1][1]
     later = now() + timedelta(minutes=16)
-    monkeypatch.setattr(refused_sign_ins, "now", lambda: later)
+    for module in (refused_sign_ins, tries):
+        monkeypatch.setattr(module, "now", lambda: later)
     await note_refused(people, "sign-in refused", ME, "192.0.2.1")
     assert (await noted(people))[6:] == [
         ("sign-in refused", {"account": ME, "address": "192.0.2.1"})

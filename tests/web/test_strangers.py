@@ -7,6 +7,8 @@ import pytest
 from litestar import Litestar, Request
 from litestar.testing import AsyncTestClient
 
+from rso.core.turns import Turns
+from rso.ledger import people
 from rso.ledger.site_export import export_site
 from rso.ledger.tokens import create_token
 
@@ -110,3 +112,15 @@ async def test_the_form_of_a_facility_keeps_a_channel_it_does_not_know(
     assert saved.status_code == 303
     rows = await ledger.fetch("SELECT channel FROM source WHERE identity = 'coop'")
     assert [row["channel"] for row in rows] == ["carrier_pigeon"]
+
+
+async def test_who_finds_the_queue_full_is_told_when_to_come(
+    web: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words on the page, and in the header for programs."""
+    monkeypatch.setattr(people, "_SIGN_INS", Turns(1, most=0))
+    form = {"email": "tech@example.org", "password": "a good password"}
+    for kind in ("text/html", "application/json"):
+        answer = await web.post("/sign-in", data=form, headers={"Accept": kind})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "10")
+        assert "try again in ten seconds" in answer.text
