@@ -25,7 +25,7 @@ from rso.engine.context import Engine
 from rso.engine.late import note_late
 from rso.engine.outbox import emit
 from rso.engine.outgoing import Parcel, Preparer
-from rso.engine.sessions import Fault, SessionThreads
+from rso.engine.sessions import Fault, NotSent, SessionThreads
 from rso.engine.settle import conclude
 from rso.ledger import LedgerUnavailable
 from rso.ledger.attempts import keep_attempts
@@ -211,7 +211,7 @@ class Courier:
         self.unwritten = []
         self.journal_seconds = time.monotonic() - began
         faults = [r for _, r in taken if isinstance(r, Fault)]
-        succeeded = any(isinstance(r, SendResult) for _, r in taken)
+        succeeded = any(isinstance(r, SendResult) and not isinstance(r, NotSent) for _, r in taken)
         for parcel, _ in taken:
             self.leased.pop(parcel.item, None)
         untried = [p.item for p, r in taken if isinstance(r, Fault) and not r.item]

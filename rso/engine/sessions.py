@@ -18,7 +18,7 @@ from rso.core.printable import printable
 from rso.core.transport import Outcome, Sender, SenderSession, SendResult
 from rso.engine.outgoing import Parcel, Preparer
 
-__all__ = ["Fault", "SessionThreads"]
+__all__ = ["Fault", "NotSent", "SessionThreads"]
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +34,10 @@ class Fault(Struct, frozen=True, kw_only=True):
     item: bool
     reason: str
     code: str = "fault"
+
+
+class NotSent(SendResult, frozen=True, kw_only=True):
+    """The end of an instance that could not be prepared: says nothing of its destination."""
 
 
 class SessionThreads:
@@ -141,7 +145,7 @@ class _Worker:
             outgoing = of._preparer.outgoing(parcel)
         except Exception as exc:  # stops this instance, and not the thread of all
             reason = _reason(parcel, exc)
-            self._answer(parcel, SendResult(outcome=Outcome.STOPPED, code="local", reason=reason))
+            self._answer(parcel, NotSent(outcome=Outcome.STOPPED, code="local", reason=reason))
             return True
         if self._session is not None and parcel.pair not in self._offered:
             self.close()

@@ -23,6 +23,7 @@ from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import recall_hold, show_hold
 from rso.engine.outgoing import Preparer
 from rso.engine.router import resume_study, stop_study
+from rso.engine.sessions import NotSent
 from rso.engine.timeline import timeline_of
 from rso.ledger import Ledger, LedgerUnavailable, audit, new_id, tables
 from rso.ledger.attempts import keep_attempts
@@ -338,3 +339,23 @@ async def test_who_may_not_send_rests(way: Way, why: str) -> None:
     way.courier.wake.set()
     await asyncio.sleep(0.5)
     assert 1 <= turns <= 3
+
+
+async def test_what_was_not_sent_says_nothing_of_its_destination(way: Way) -> None:
+    """An archive file that is gone neither closes the breaker nor counts as a failure."""
+    courier = way.courier
+    courier.failures = 3
+    for parcel in courier.sessions.drain():
+        courier.answers.put(
+            (parcel, NotSent(outcome=Outcome.STOPPED, code="local", reason="no file"))
+        )
+    courier.answered.set()
+    await way.until(lambda: len(courier.leased) == 1)
+    (row,) = await way.ledger.fetch("SELECT failures, last_success_at FROM destination")
+    assert (courier.failures, row["failures"], row["last_success_at"]) == (3, 0, None)
+    way.link.let.release(COUNT)
+    await way.until(lambda: not courier.leased)
+    await way.until(lambda: courier.failures == 0)
+    (row,) = await way.ledger.fetch("SELECT last_success_at FROM destination")
+    assert row["last_success_at"] is not None
+    assert await way.items() == {"acknowledged": 1, "stopped": COUNT - 1}
