@@ -323,10 +323,12 @@ async def write_notification(
 
 async def exam_notifications(
     ledger: Ledger, exam_id: str | None = None, *, facilities: Sequence[str] | None = None,
-    limit: int = 200,
+    message: str = "", limit: int = 200,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Messages, the newest first, with what became of each; of one exam, or of all."""
+    """Messages, the newest first, with what became of each; of one exam, one alone, or of all."""
     where, values = ("o.exam = ?", [exam_id]) if exam_id else ("1 = 1", [])
+    if message:
+        where, values = f"{where} AND o.id = ?", [*values, message]
     if facilities is not None:
         marks = ",".join("?" * len(facilities)) or "''"
         where += f" AND (o.facility IN ({marks}) OR e.facility IN ({marks}))"
@@ -340,8 +342,12 @@ async def exam_notifications(
     return [{**row, "history": msgspec.json.decode(row["history"])} for row in rows]
 
 
-async def retry_notification(ledger: Ledger, outbox_id: str, *, actor: str) -> None:
-    """Send a message that failed once more, from the start; the audit says who asked for it."""
+async def retry_notification(ledger: Ledger, outbox_id: str, *, actor: str) -> bool:
+    """Send a message that failed once more, from the start; the audit says who asked for it.
+
+    Returns:
+        False when it has not failed.
+    """
     at = now()
     async with ledger.transaction():
         if not await ledger.execute(
@@ -351,7 +357,7 @@ async def retry_notification(ledger: Ledger, outbox_id: str, *, actor: str) -> N
             at,
             outbox_id,
         ):
-            return
+            return False
         (row,) = await ledger.fetch(
             "SELECT o.event, o.recipient, o.facility, e.number FROM outbox o"
             " LEFT JOIN exam e ON e.id = o.exam WHERE o.id = ?",
@@ -362,6 +368,7 @@ async def retry_notification(ledger: Ledger, outbox_id: str, *, actor: str) -> N
             exam=row["number"] or "",
             facts={"event": row["event"], "recipient": row["recipient"]},
         )  # fmt: skip
+    return True
 
 
 def said(channel: str, address: str, result: str) -> dict[str, str]:

@@ -1,17 +1,15 @@
-"""People, tokens, the audit and messages as JSON."""
+"""People and the audit as JSON."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 import msgspec
-from litestar import Request, delete, get, post, put
+from litestar import Request, get, post, put
 from litestar.exceptions import NotFoundException, PermissionDeniedException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
 from rso.core.errors import ConfigError
-from rso.engine.notify import exam_notifications
 from rso.engine.site import apply_site
 from rso.ledger import audit
 from rso.ledger.audit_search import Wanted, audit_entries
@@ -19,7 +17,6 @@ from rso.ledger.people import check_new_password, set_disabled
 from rso.ledger.second_factor import end_totp
 from rso.ledger.sessions import end_sessions
 from rso.ledger.site_document import Role
-from rso.ledger.tokens import create_token, revoke_token, tokens
 from rso.web.auth import Identity, engine_of, signed_in
 from rso.web.typed import in_utc
 
@@ -55,33 +52,6 @@ class UserChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     password: Annotated[str, Meta(max_length=1000)] = ""
 
 
-class TokenView(Struct, frozen=True, kw_only=True):
-    """A token in use, without its secret."""
-
-    id: str
-    name: str
-    created_at: datetime
-    last_used_at: datetime | None
-
-
-class Tokens(Struct, frozen=True, kw_only=True):
-    """The caller's own tokens."""
-
-    tokens: list[TokenView]
-
-
-class NewToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a token is for."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
-
-
-class MadeToken(Struct, frozen=True, kw_only=True):
-    """A token, shown this once."""
-
-    token: str
-
-
 class AuditView(Struct, frozen=True, kw_only=True):
     """One entry of the audit; ``hash`` covers the one before."""
 
@@ -106,24 +76,6 @@ class Intact(Struct, frozen=True, kw_only=True):
 
     intact: bool
     first_broken: int | None
-
-
-class MessageView(Struct, frozen=True, kw_only=True):
-    """What became of one message."""
-
-    id: str
-    exam_number: str
-    event: str
-    recipient: str
-    channel: str
-    state: str
-    created_at: datetime
-
-
-class Messages(Struct, frozen=True, kw_only=True):
-    """The newest messages."""
-
-    messages: list[MessageView]
 
 
 async def _admin(request: Ask) -> Identity:
@@ -193,48 +145,6 @@ async def api_act_on_user(
     )
 
 
-@get("/api/tokens")
-async def api_tokens(request: Ask) -> Tokens:
-    """The caller's own tokens."""
-    me = await signed_in(request)
-    rows = await tokens(engine_of(request).ledger, email=me.person.email)
-    return Tokens(
-        tokens=[
-            TokenView(
-                id=str(row["id"]),
-                name=row["name"],
-                created_at=row["created_at"],
-                last_used_at=row["last_used_at"],
-            )
-            for row in rows
-        ]
-    )
-
-
-@post("/api/tokens")
-async def api_make_token(request: Ask, data: JSONBody[NewToken]) -> MadeToken:
-    """Make a token for oneself; asked with a session, not with another token."""
-    me = await signed_in(request)
-    if not me.csrf:
-        raise PermissionDeniedException("a token cannot make tokens; please sign in")
-    ledger = engine_of(request).ledger
-    token = await create_token(ledger, email=me.person.email, name=data.name)
-    await audit.append(
-        ledger, actor=me.person.email, action="token made", facts={"name": data.name}
-    )
-    return MadeToken(token=token)
-
-
-@delete("/api/tokens/{token_id:uuid}", status_code=204)
-async def api_end_token(request: Ask, token_id: FromPath[UUID]) -> None:
-    """End one of one's own tokens."""
-    me = await signed_in(request)
-    ledger = engine_of(request).ledger
-    if not await revoke_token(ledger, str(token_id), email=me.person.email):
-        raise NotFoundException("no token in use has this id")
-    await audit.append(ledger, actor=me.person.email, action="token ended")
-
-
 @get("/api/audit")
 async def api_audit(
     request: Ask,
@@ -291,36 +201,10 @@ async def api_verify(request: Ask) -> Intact:
     return Intact(intact=broken is None, first_broken=broken)
 
 
-@get("/api/notifications")
-async def api_messages(request: Ask) -> Messages:
-    """What became of the newest messages, of the caller's facilities."""
-    me = await signed_in(request)
-    me.require("coordinator", "auditor")
-    rows = await exam_notifications(engine_of(request).ledger, facilities=me.person.facilities)
-    return Messages(
-        messages=[
-            MessageView(
-                id=str(row["id"]),
-                exam_number=row.get("number") or "",
-                event=row["event"],
-                recipient=row["recipient"],
-                channel=row["channel"],
-                state=row["state"],
-                created_at=row["created_at"],
-            )
-            for row in rows
-        ]
-    )
-
-
 HANDLERS = [
     api_users,
     api_save_user,
     api_act_on_user,
-    api_tokens,
-    api_make_token,
-    api_end_token,
     api_audit,
     api_verify,
-    api_messages,
 ]

@@ -13,15 +13,14 @@ from msgspec import Meta, Struct
 from rso.core.errors import ConfigError, TransportError
 from rso.core.notifying import EVENTS, always_told, mask, parse_quiet
 from rso.engine.exams import find_exam
-from rso.engine.notices import notice_of, write_message
 from rso.engine.notify import (
     exam_notifications,
     notify_people,
     reachable,
     retry_notification,
 )
+from rso.engine.prove import send_code
 from rso.ledger.contacts import (
-    add_contact,
     confirm_contact,
     contacts_of,
     leave,
@@ -173,20 +172,10 @@ async def add_mine(request: Ask) -> Response[Any]:
         return await _mine(request, me, "Choose a channel.", typed=form)
     if await too_many(engine.ledger, f"contact:{me.person.email}"):
         return await _mine(request, me, "Too many codes; please wait a minute.", typed=form)
-    kind, config = engine.plugins.notifiers[channel]
-    notifier = kind(config)
     try:
-        address = notifier.check_address(form.get("address", ""))
-        code = await add_contact(engine.ledger, me.person.email, channel, address)
-        notice = notice_of(engine.settings, "verify", None, code=code)
-        message = write_message(
-            engine.settings, notice, channel=channel, address=address, key=f"verify:{code}"
-        )
-        await notifier.send(message)
+        await send_code(engine, me.person.email, channel, form.get("address", ""))
     except (ConfigError, TransportError) as exc:
         return await _mine(request, me, f"{exc}".capitalize() + ".", typed=form)
-    finally:
-        await notifier.close()
     return Redirect("/me", status_code=303)
 
 
@@ -242,8 +231,7 @@ async def retry_message(request: Ask, message: FromPath[str]) -> Redirect:
     me = await signed_in(request)
     me.require("coordinator")
     ledger = engine_of(request).ledger
-    rows = await exam_notifications(ledger, facilities=me.person.facilities, limit=1000)
-    if any(str(row["id"]) == message for row in rows):
+    if await exam_notifications(ledger, facilities=me.person.facilities, message=message):
         await retry_notification(ledger, message, actor=me.person.email)
     return Redirect("/notifications", status_code=303)
 

@@ -27,7 +27,7 @@ _WORDS = {
     413: "too large",
     415: "not in this form",
     429: "too often",
-    503: "the database does not answer right now",
+    503: "the database, or a channel for messages, does not answer right now",
 }
 
 

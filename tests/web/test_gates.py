@@ -98,7 +98,7 @@ async def test_nothing_foreign_runs_on_any_page(web: Client, enter: Any) -> None
 async def test_no_write_without_its_token(web: Client, enter: Any) -> None:
     """Each route that changes something refuses a session without CSRF token, and a foreign form."""
     known = await poisoned(web)
-    known |= dict.fromkeys(("contact", "action", "message", "matter", "email", "study", "uid", "destination", "document"), "x") | {"token_id": new_id()}  # fmt: skip
+    known |= dict.fromkeys(("contact", "action", "message", "matter", "email", "study", "uid", "destination", "document", "session"), "x") | {"token_id": new_id()}  # fmt: skip
     boss = await enter(web, "admin")
     bare = {"Cookie": boss["Cookie"], "Accept": "application/json"}
     # These have no session yet, or a secret of their own.

@@ -22,6 +22,7 @@ from rso.engine.context import Engine
 from rso.engine.documents import add_document
 from rso.engine.exams import create_exam
 from rso.engine.matters import open_matter
+from rso.engine.notify import write_notification
 from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.contacts import contacts_of
 from rso.ledger.exams import now
@@ -69,7 +70,7 @@ ACTIONS = {
     "/api/users/{email}/{action}": ("disable", "enable", "end-sessions", "reset-second-factor"),
 }  # fmt: skip
 WATCHED = ("exam", "exam_document", "study", "hold", "delivery", "contact", "destination", "facility",
-           "source", "outbox", "user_account")  # fmt: skip
+           "source", "outbox", "user_account", "api_token", "web_session")  # fmt: skip
 
 
 class South:
@@ -78,8 +79,8 @@ class South:
     def __init__(self, exam: Exam, hold: str, contact: str, matter: str, document: str) -> None:
         self.values = {
             "number": exam.number, "hold_id": hold, "contact": contact, "code": f"{SECRET}-PACS",
-            "study": "1.2.3", "uid": "1.2.3", "message": new_id(), "matter": matter, "key": "SOUTH", "secret": "SOUTH",
-            "destination": f"{SECRET}-PACS", "token_id": new_id(), "email": f"{SECRET.lower()}@south.example",
+            "study": "1.2.3", "uid": "1.2.3", "matter": matter, "key": "SOUTH", "secret": "SOUTH",
+            "destination": f"{SECRET}-PACS", "email": f"{SECRET.lower()}@south.example",
             "kind": "facilities", "instance": new_id(), "document": document,
         }  # fmt: skip
         self.number = exam.number
@@ -134,7 +135,26 @@ async def south(engine: Engine) -> South:
         engine.ledger, "delivery_failed", exam, facility="SOUTH", about=exam.id
     )
     document = await add_document(engine, exam, f"{SECRET}.pdf", b"%PDF-1.7", actor=SECRET)
-    return South(exam, str(hold), str(contact), matter, document)
+    found = South(exam, str(hold), str(contact), matter, document)
+    found.values |= await _kept_by(engine.ledger, exam, found.values["email"])
+    return found
+
+
+async def _kept_by(ledger: Ledger, exam: Exam, email: str) -> dict[str, str]:
+    """The keys of a message that failed, of a token and of a session."""
+    contacts = await contacts_of(ledger, email)
+    await write_notification(ledger, "manual", exam, contacts, facility="SOUTH", dedupe="SOUTH")
+    message = "UPDATE outbox SET state = 'failed' WHERE dedupe = 'SOUTH' RETURNING id"
+    await create_token(ledger, email=email, name="SOUTH")
+    token = "SELECT id FROM api_token WHERE name = 'SOUTH'"
+    person = Person(email=email, name="", role="technician", facilities=("SOUTH",))
+    await create_session(ledger, person, agent="SOUTH")
+    session = (await ledger.fetch("SELECT id FROM web_session WHERE agent = 'SOUTH'"))[0]["id"]
+    return {
+        "message": str((await ledger.fetch(message))[0]["id"]),
+        "token_id": str((await ledger.fetch(token))[0]["id"]),
+        "session": session[:16],
+    }
 
 
 def _blank(table: Any, name: str) -> Any:
@@ -220,6 +240,16 @@ BODIES: dict[str, Any] = {
     "POST /api/exams/{number}/complete": {"expected": 1},
     "POST /api/active": {"search": SECRET, "facility": "SOUTH"},
     "POST /api/bans/lift": {"address": "192.0.2.9"},
+    "POST /api/notifications/{message}/retry": {},
+    "POST /api/matters/{matter}/acknowledge": {},
+    "POST /api/me/contacts": {"channel": "email", "address": "x@north.example"},
+    "POST /api/me/contacts/{contact}/confirm": {"code": "000000"},
+    "PUT /api/me/contacts/{contact}": {"quiet": "22:00-07:00"},
+    "DELETE /api/me/contacts/{contact}": {},
+    "DELETE /api/me/sessions": {},
+    "DELETE /api/me/sessions/{session}": {},
+    "POST /api/site/tokens": {"source": "SOUTH", "name": "x"},
+    "DELETE /api/site/tokens/{token_id}": {},
     "POST /api/views": {"name": "x", "filters": {"facility": "SOUTH"}},
     "PATCH /api/views": {"first": ""},
     "DELETE /api/views/{key}": {},
