@@ -81,12 +81,14 @@ def show(number: str, *, config: Config = None, json: Json = False) -> None:
     if json:
         print_json(view)
         return
+    expected = view.expected_instances
+    count = f"{view.instances} of {expected}" if expected else view.instances
     rows: list[tuple[object, object]] = [
         ("exam", format_number(view.exam_number)),
         ("status", view.status),
         ("facility", view.facility),
         ("origin", view.origin),
-        ("instances", view.instances),
+        ("instances", count),
         ("flags", ", ".join(view.flags)),
     ]
     rows += [("Study", f"{s.study_instance_uid}  {s.state}  {s.instances}") for s in view.studies]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rso.core.errors import ExamError
+from rso.core.errors import ExamError, StateError
 from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority, advance
 from rso.core.number import parse_number
 from rso.engine.context import Engine
@@ -13,7 +13,7 @@ from rso.engine.outbox import emit
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger, audit, new_id
 from rso.ledger.deliveries import deliveries_of, stop_items
-from rso.ledger.exams import exam_by_id, exam_by_number, insert_exam, lock_exams, now, set_status
+from rso.ledger.exams import exam_by_id, exam_by_number, insert_exam, now, set_status
 
 __all__ = [
     "cancel_exam",
@@ -120,13 +120,21 @@ async def note_exam(ledger: Ledger, exam: Exam, actor: str, action: str, **facts
 async def complete_exam(
     engine: Engine, exam: Exam, *, actor: str, expected: int | None = None
 ) -> None:
-    """Say how many instances the exam has: ``expected``, or what is here now."""
+    """Say how many instances the exam has: ``expected``, or what is here now (``None`` or 0).
+
+    Raises:
+        StateError: It has ended, or nothing is here and no number is given.
+    """
     ledger = engine.ledger
     async with ledger.transaction():
-        if expected is None:
-            await lock_exams(ledger, [exam.id])
+        current = await exam_by_id(ledger, exam.id, lock=True) or exam
+        if current.status.ended:
+            raise StateError(f"the exam is {current.status}: it is not completed any more")
+        if not expected:
             rows = await ledger.fetch("SELECT instances FROM exam WHERE id = ?", exam.id)
             expected = int(rows[0]["instances"])
+        if not expected:
+            raise StateError("the exam has no images yet: say how many there will be")
         await ledger.execute(
             "UPDATE exam SET expected_instances = ?, updated_at = ? WHERE id = ?",
             expected,

@@ -55,12 +55,13 @@ async def settle_exams(engine: Engine) -> int:
 
 
 def _is_due(row: dict[str, Any], default: float) -> bool:
-    expected = row["expected_instances"]
-    if expected is not None:
+    expected = row["expected_instances"] or 0
+    if expected and row["instances"] == expected:
+        return True
+    if row["instances"] < expected:
         # A known count is waited for, but not for ever: a person sees what is missing.
-        if row["instances"] >= expected:
-            return True
         default = max(default, 600.0)
+    # Where more came than was said, nobody knows how many more there are: quiet decides again.
     settings = msgspec.json.decode(row["settings"]) if row["settings"] else {}
     seconds = settings.get("settle_seconds") or default
     last = row["last_instance_at"]

@@ -88,7 +88,7 @@ class ExamRequest(Struct, frozen=True, kw_only=True):
 
 
 class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many instances the exam has; ``null``: what is here now."""
+    """How many instances the exam has; ``null`` or 0: what is here now, if anything is."""
 
     expected: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
 

@@ -2,11 +2,16 @@
 
 from typing import Any
 
+import pytest
 from msgspec import structs
 
-from rso.core.exam import Patient
+from rso.core.errors import StateError
+from rso.core.exam import ExamStatus, Patient
 from rso.engine.exam_edit import edit_exam
+from rso.engine.exams import complete_exam
 from rso.engine.holds import recall_hold, reject_hold, release_hold
+from rso.engine.settle import settle_exams
+from rso.ledger.exams import set_status
 from rso.ledger.site import load_site
 
 MARY = Patient(name="ROE^MARY", birth_date="19811231")
@@ -53,3 +58,39 @@ async def test_what_stays_after_an_edit_is_delivered(clinic: Any) -> None:
     assert await clinic.state(study) == "held"
     assert await clinic.way() == ("delivered", 2, 2)
     assert (await clinic.now()).status.value == "delivered"
+
+
+@pytest.mark.parametrize("expected", [None, 0])
+async def test_an_exam_without_images_is_not_complete(clinic: Any, expected: int | None) -> None:
+    """Unless somebody says how many will come; then it settles with the last of them."""
+    with pytest.raises(StateError, match="no images yet"):
+        await complete_exam(clinic.engine, clinic.exam, actor="t", expected=expected)
+    assert (await clinic.now()).expected_instances is None
+    await complete_exam(clinic.engine, clinic.exam, actor="t", expected=3)
+    await clinic.arrive(1, 2)
+    assert await settle_exams(clinic.engine) == 0
+    await clinic.arrive(3)
+    assert await settle_exams(clinic.engine) == 1
+
+
+@pytest.mark.parametrize("status", [ExamStatus.CLOSED, ExamStatus.CANCELLED])
+async def test_an_exam_that_ended_is_not_completed(clinic: Any, status: ExamStatus) -> None:
+    """Whatever number is given."""
+    await set_status(clinic.ledger, clinic.exam.id, status)
+    with pytest.raises(StateError, match=f"the exam is {status}"):
+        await complete_exam(clinic.engine, clinic.exam, actor="t", expected=3)
+    assert (await clinic.now()).expected_instances is None
+
+
+@pytest.mark.parametrize("said", [0, 2])
+async def test_a_part_of_an_exam_that_streams_is_not_told_as_delivered(
+    clinic: Any, said: int
+) -> None:
+    """Completed too early, or by a version that took none for a number: quiet decides again."""
+    await clinic.ledger.execute("UPDATE exam SET expected_instances = ?", said)
+    await clinic.arrive(1, 2, 3)
+    assert await settle_exams(clinic.engine) == 0
+    await clinic.arrive(4)
+    assert await clinic.send() == 4
+    assert (await clinic.now()).status.value == "receiving"
+    assert await clinic.settle() == "delivered"

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
+from rso.core.errors import StateError
 from rso.engine.context import Engine
 from rso.engine.exams import complete_exam
 from rso.plugins import IntakeError
@@ -47,7 +49,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         instances: SOP Instance UIDs.
         files: What is known of some of them, or of all.
-        complete: The exam has no others: it is complete once all are here.
+        complete: The exam has no others: it is complete once all are here. Nothing is said by it
+            of an exam that has ended.
     """
 
     instances: Annotated[list[Uid], Meta(max_length=100_000)]
@@ -96,7 +99,9 @@ async def manifest(request: Ask, number: FromPath[str], data: JSONBody[Manifest]
     if data.complete:
         expected = len(known | set(wanted))
         actor = provenance.user or provenance.source
-        await complete_exam(engine, exam, actor=actor, expected=expected)
+        # What is stored stays so, also of an exam that was closed meanwhile, or of no instances.
+        with contextlib.suppress(StateError):
+            await complete_exam(engine, exam, actor=actor, expected=expected)
     claimed = {file.sop_instance_uid: file.sha256 for file in data.files if file.sha256}
     differs = have & claimed.keys() - await asyncio.to_thread(_same, engine, rows, claimed)
     have -= differs
