@@ -9,7 +9,7 @@ import pydicom
 import pyotp
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from rso.testing.browser import sign_in
 from rso.testing.modality import send_files
@@ -104,6 +104,49 @@ def test_upload_of_a_zip_and_a_large_file(
     expect(page.locator("#receipt")).to_contain_text("6 of 6 stored safely", timeout=60_000)
     delivered(site, number, 6)
     assert missing(pacs, [*files, tmp_path / "big.dcm"]) == 0
+
+
+def test_upload_of_two_under_one_uid(
+    site: Site, browser: Browser, samples: Path, tmp_path: Path
+) -> None:
+    """Other bytes under a UID are sent too, and held; the same bytes once; 429 is waited for."""
+    number = make_exam(site, patient_name="Doe^Jane")
+    folder = tmp_path / "cd"
+    files = make_study(samples / "CT_small.dcm", folder, 3, PatientName="DOE^JANE")
+    shutil.copy(files[1], folder / "same.dcm")
+    other = pydicom.dcmread(files[0])
+    other.StudyDescription = "another"
+    other.save_as(folder / "other.dcm")
+    page = signed_in(browser, site)
+    page.goto(f"http://127.0.0.1:{site.web}/exams/{number}/upload")
+    asked: list[float] = []
+
+    def busy(route: Route) -> None:
+        asked.append(time.monotonic())
+        if len(asked) <= 2:
+            route.fulfill(status=429, json={"detail": "too many at once"},
+                          headers={"Retry-After": "3"})  # fmt: skip
+        else:
+            route.continue_()
+
+    page.route("**/studies", busy)
+    page.set_input_files("#folder", str(folder))
+    expect(page.locator("#said")).to_contain_text("4 images found", timeout=30_000)
+    page.click("#start")
+    expect(page.locator("#lost-line")).to_contain_text("busy (too many at once); trying again in 3")
+    expect(page.locator("#receipt")).to_contain_text("4 of 4 stored safely", timeout=30_000)
+    expect(page.locator("#lost-line")).to_be_hidden()
+    assert len(asked) == 4  # the three, after two refusals, and then the other
+    assert asked[1] - asked[0] > 2.5
+    held = wait_for(site.holds)
+    assert [(hold["kind"], hold["instances"]) for hold in held] == [("instance", 1)]
+    assert site.rso("exam", "show", number, "--json")["expected_instances"] == 3
+    # Chosen again, all are known by their bytes.
+    page.reload()
+    page.set_input_files("#folder", str(folder))
+    page.click("#start")
+    expect(page.locator("#receipt")).to_contain_text("4 of 4 stored safely", timeout=30_000)
+    assert len(asked) == 4
 
 
 def test_administrator_from_nothing(

@@ -5,13 +5,34 @@ const LARGE = 64 * 2 ** 20;
 const PIECE = 16 * 2 ** 20;
 const PARALLEL = 3;
 const PAUSES = [1, 2, 4, 8, 15, 30];
+const MOST_PAUSE = 60;
+const BUSY_TRIES = 10;
 
 const sleep = (seconds) => new Promise((done) => { setTimeout(done, seconds * 1000); });
 
 class Lost extends Error {}
 
+// It was told to come again later: after so many seconds, or nobody says when.
+class Busy extends Lost {
+  constructor(reason, seconds) {
+    super(reason);
+    this.seconds = seconds > 0 ? Math.min(seconds, MOST_PAUSE) : 0;
+  }
+}
+
+// Each has a SOP Instance UID once: other bytes under one that an earlier round has go behind it.
+function rounds(files) {
+  const found = [], seen = new Map();
+  for (const file of files) {
+    const turn = seen.get(file.uid) || 0;
+    seen.set(file.uid, turn + 1);
+    (found[turn] ||= []).push(file);
+  }
+  return found;
+}
+
 export class Sender {
-  // csrf: a function, as the token may be renewed. hooks: moved(file, bytes), state(file, word, reason), lost(seconds or null)
+  // csrf: a function, as the token may be renewed. hooks: moved(file, bytes), state(file, word, reason), lost(seconds or null, reason of one who is busy)
   constructor(number, csrf, hooks) {
     this.base = `/api/exams/${number}`;
     this.csrf = csrf;
@@ -32,14 +53,15 @@ export class Sender {
       asked.onload = () => {
         let answer = {};
         try { answer = JSON.parse(asked.responseText || "{}"); } catch { /* an answer of a proxy */ }
-        if ([502, 503, 504, 507].includes(asked.status)) failed(new Lost(answer.detail || `answer ${asked.status}`));
+        if (asked.status === 429) failed(new Busy(answer.detail || "too many requests", Number(asked.getResponseHeader("Retry-After"))));
+        else if ([502, 503, 504, 507].includes(asked.status)) failed(new Lost(answer.detail || `answer ${asked.status}`));
         else done({ status: asked.status, answer });
       };
       asked.send(body);
     });
   }
 
-  // As request, again and again while the line or RSO is away.
+  // As request, again and again while the line or RSO is away; who says for minutes that it is too much is believed.
   async persist(method, path, body, headers, progress) {
     for (let turn = 0; ; turn += 1) {
       try {
@@ -47,9 +69,13 @@ export class Sender {
         this.hooks.lost(null);
         return found;
       } catch (error) {
-        if (!(error instanceof Lost) || this.stopped) throw error;
-        const pause = PAUSES[Math.min(turn, PAUSES.length - 1)];
-        this.hooks.lost(pause);
+        const busy = error instanceof Busy;
+        if (!(error instanceof Lost) || this.stopped || (busy && turn >= BUSY_TRIES)) {
+          this.hooks.lost(null);
+          throw error;
+        }
+        const pause = error.seconds || PAUSES[Math.min(turn, PAUSES.length - 1)];
+        this.hooks.lost(pause, busy ? error.message : "");
         await Promise.race([sleep(pause), new Promise((back) => { window.addEventListener("online", back, { once: true }); })]);
       }
     }
@@ -66,9 +92,10 @@ export class Sender {
     return answer;
   }
 
-  // Which are stored with these very bytes. A browser computes digests on secure pages only; elsewhere the UID decides.
-  async same(files) {
-    if (!files.length || !crypto.subtle) return new Set(files.map((file) => file.uid));
+  // Which are stored with these very bytes. A browser computes digests on secure pages only; elsewhere the UID decides,
+  // but not where another file has it too: what has no digest is sent then.
+  async same(files, others) {
+    if (!files.length || !crypto.subtle) return new Set(others ? [] : files.map((file) => file.uid));
     const digests = new Map();
     for (const file of files) {
       if (!file.dataset || file.size > LARGE) continue;
@@ -76,13 +103,20 @@ export class Sender {
       const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
       digests.set(file.uid, [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join(""));
     }
-    return new Set((await this.manifest(files, false, digests)).kept);
+    const { kept } = await this.manifest(files, false, digests);
+    return new Set(kept.filter((uid) => !others || digests.has(uid)));
   }
 
   async run(files) {
+    const turns = rounds(files);
+    for (const [turn, these] of turns.entries()) await this.round(these, turn > 0);
+    if (files.every((file) => file.state === "stored")) await this.manifest(turns[0], true);
+  }
+
+  async round(files, others) {
     const { kept, offsets } = await this.manifest(files);
     const named = new Set(kept);
-    const there = await this.same(files.filter((file) => named.has(file.uid)));
+    const there = await this.same(files.filter((file) => named.has(file.uid)), others);
     const wanted = [];
     for (const file of files) {
       if (there.has(file.uid)) { this.hooks.moved(file, file.size); this.hooks.state(file, "stored", "was there already"); }
@@ -92,7 +126,6 @@ export class Sender {
     await Promise.all(Array.from({ length: PARALLEL }, async () => {
       for (let job = jobs.shift(); job && !this.stopped; job = jobs.shift()) await job();
     }));
-    if (files.every((file) => file.state === "stored")) await this.manifest(files, true);
   }
 
   jobs(files, offsets) {

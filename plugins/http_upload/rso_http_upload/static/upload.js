@@ -6,7 +6,7 @@ import { entries } from "./zip.js";
 const page = document.getElementById("upload");
 const byId = (id) => document.getElementById(id);
 const exam = { number: page.dataset.number, name: page.dataset.name, born: page.dataset.born };
-const files = new Map(); // by SOP Instance UID
+const files = new Map(); // by SOP Instance UID; of several with other bytes, by a number behind it too
 const skipped = new Map(); // reason -> count
 let active = null, failures = 0, samples = [];
 
@@ -45,12 +45,12 @@ async function* sources(found) {
   for await (const file of found) {
     const start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
     if (String.fromCharCode(...start) !== "PK\u0003\u0004") {
-      yield { path: file.webkitRelativePath || file.name, size: file.size, first: (n) => file.slice(0, n).arrayBuffer(), blob: async () => file };
+      yield { path: file.webkitRelativePath || file.name, size: file.size, changed: file.lastModified, first: (n) => file.slice(0, n).arrayBuffer(), blob: async () => file };
       continue;
     }
     try {
       for (const entry of await entries(file)) {
-        yield { path: `${file.name}/${entry.name}`, size: entry.size, first: (n) => entry.first(n), blob: () => entry.blob() };
+        yield { path: `${file.name}/${entry.name}`, size: entry.size, changed: file.lastModified, first: (n) => entry.first(n), blob: () => entry.blob() };
       }
     } catch (error) {
       skip(error.message);
@@ -60,6 +60,30 @@ async function* sources(found) {
 
 const skip = (reason) => skipped.set(reason, (skipped.get(reason) || 0) + 1);
 
+const STEP = 4 * 2 ** 20;
+async function sameDataset(one, other) {
+  if (one.path === other.path && one.size === other.size && one.changed === other.changed) return true; // chosen twice
+  const length = one.size - one.dataset;
+  if (length !== other.size - other.dataset) return false;
+  const whole = await Promise.all([one.blob(), other.blob()]);
+  for (let at = 0; at < length; at += STEP) {
+    const parts = [one, other].map((file, n) => whole[n].slice(file.dataset + at, file.dataset + at + STEP).arrayBuffer());
+    const [left, right] = (await Promise.all(parts)).map((part) => new Uint8Array(part));
+    if (left.length !== right.length || left.some((byte, n) => byte !== right[n])) return false;
+  }
+  return true;
+}
+
+// Other bytes under the same SOP Instance UID are sent too: RSO keeps both, and asks a person.
+async function keep(file) {
+  for (let turn = 0; ; turn += 1) {
+    const key = turn ? `${file.uid} ${turn}` : file.uid;
+    const there = files.get(key);
+    if (!there) { files.set(key, file); return; }
+    if (await sameDataset(there, file)) return;
+  }
+}
+
 async function gather(found) {
   let count = 0;
   const waiting = new Set();
@@ -67,7 +91,7 @@ async function gather(found) {
     try {
       const header = await identify(source.first);
       if (header.skip) skip(header.skip);
-      else if (!files.has(header.uid)) files.set(header.uid, { ...source, ...header, state: "chosen", reason: "", sent: 0 });
+      else await keep({ ...source, ...header, state: "chosen", reason: "", sent: 0 });
     } catch {
       skip("could not be read");
     }
@@ -198,7 +222,7 @@ async function start() {
     // Images that go out are work: the session of who sends them goes on.
     moved: (file, sent) => { file.sent = sent; document.dispatchEvent(new Event("rso:use")); draw(); },
     state: (file, word, reason) => { Object.assign(file, { state: word, reason }); draw(); },
-    lost: (pause) => { byId("lost-line").hidden = pause === null; byId("lost-line").textContent = `The connection is lost; trying again in ${pause} seconds. Nothing that was stored is sent twice.`; },
+    lost: (pause, reason) => { byId("lost-line").hidden = pause === null; byId("lost-line").textContent = `${reason ? `RSO is busy (${reason})` : "The connection is lost"}; trying again in ${pause} seconds. Nothing that was stored is sent twice.`; },
   });
   for (const file of sending) if (file.state !== "stored") Object.assign(file, { state: "waiting", reason: "", sent: 0 });
   show();
