@@ -1,5 +1,6 @@
 """Who uploads: a person with a session or token, or a declared source with its password."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -11,9 +12,10 @@ import structlog
 from litestar import Request
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
 
-from rso.core.source import explain_refusal, facility_concerned
+from rso.core.password import is_right
+from rso.core.source import explain_refusal, facility_concerned, is_expected
+from rso.core.turns import Turns
 from rso.engine.exams import find_exam
-from rso.ledger.people import verify_password
 from rso.ledger.tokens import find_source_token
 from rso.plugins import (
     Bans,
@@ -43,12 +45,16 @@ class Callers:
         self._context = context
         self._bans = Bans(context.data_dir / "bans", after=10)
         self._verified: dict[str, float] = {}
+        self._checking: dict[str, asyncio.Task[bool]] = {}
+        # A queue of its own: who signs in to the web does not wait behind uploads.
+        self._turns = Turns(2, most=64, each=16)
 
     async def source(self, request: Ask) -> Source | None:
         """The source that the request names; ``None`` when it names none.
 
         Raises:
-            NotAuthorizedException: It names one, and is not it.
+            NotAuthorizedException: It names one, and is not it, or is banned.
+            BusyError: Too many passwords wait to be looked at, of its address or of all.
         """
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -61,13 +67,23 @@ class Callers:
             raise NotAuthorizedException("broken Authorization header") from exc
         name, _, password = text.partition(":")
         connection = self._connection(request, name)
-        banned = self._bans.banned(connection.peer_address, name)
-        source = None if banned else self._context.identify(connection)
-        if await self._is_password(password, source) and source is not None:
+        peer = connection.peer_address
+        if self._bans.banned(peer, name):
+            if self._bans.due(peer, name):
+                self._alert(connection, "it is banned: too many wrong tries")
+            raise _unknown()
+        source = self._context.identify(connection)
+        if await self._is_password(peer, password, source) and source is not None:
             return source
-        if self._bans.failed(connection.peer_address, name):
-            self._alert(connection, known=source is not None)
-        raise NotAuthorizedException("the source or its password is not known")
+        sources = self._context.sources()
+        # A source that forgot its password is no stranger: others may be behind its address.
+        stranger = source is None and not is_expected(connection, sources)
+        if self._bans.failed(peer, name, stranger=stranger):
+            known = source is not None
+            self._alert(
+                connection, "wrong password" if known else explain_refusal(connection, sources)
+            )
+        raise _unknown()
 
     def _connection(self, request: Ask, name: str) -> Connection:
         return Connection(
@@ -84,27 +100,34 @@ class Callers:
         connection = self._connection(request, name)
         source = self._context.identify(connection)
         if source is None:
-            self._alert(connection, known=False)
+            self._alert(connection, explain_refusal(connection, self._context.sources()))
             raise NotAuthorizedException("the source or its token is not known")
         return source
 
-    async def _is_password(self, password: str, source: Source | None) -> bool:
+    async def _is_password(self, peer: str, password: str, source: Source | None) -> bool:
         hashed = source.password_hash if source else ""
         # A mirror asks many times a minute, and argon2 takes a tenth of a second.
         seen = hashlib.sha256(f"{hashed}\0{password}".encode()).hexdigest()
         if hashed and time.monotonic() - self._verified.get(seen, -1e9) < _REMEMBERED_SECONDS:
             return True
-        if not await verify_password(password, hashed):
+        # A gateway that begins with many requests at once is looked at once.
+        task = self._checking.get(seen)
+        if task is None:
+            task = asyncio.create_task(self._look(peer, password, hashed))
+            self._checking[seen] = task
+            task.add_done_callback(lambda _: self._checking.pop(seen, None))
+        if not await asyncio.shield(task):
             return False
         if len(self._verified) > 1000:
             self._verified.clear()
         self._verified[seen] = time.monotonic()
         return True
 
-    def _alert(self, connection: Connection, *, known: bool) -> None:
-        reason = "wrong password"
-        if not known:
-            reason = explain_refusal(connection, self._context.sources())
+    async def _look(self, peer: str, password: str, hashed: str) -> bool:
+        async with self._turns.take(peer):
+            return await asyncio.to_thread(is_right, password, hashed)
+
+    def _alert(self, connection: Connection, reason: str) -> None:
         facts = {
             "peer": connection.peer_address,
             "source": connection.claimed,
@@ -116,6 +139,11 @@ class Callers:
             self._context.spool.alert("http upload refused", facts)
         except RsoError as exc:
             log.warning("alert could not be kept", reason=str(exc))
+
+
+def _unknown() -> NotAuthorizedException:
+    """The same for every cause: a banned peer does not learn that it is."""
+    return NotAuthorizedException("the source or its password is not known")
 
 
 async def _person(request: Ask) -> Identity:
