@@ -1,7 +1,8 @@
 """The outbox: React hooks run after commit, at least once, each plugin on its own.
 
-An event is written in the transaction of its cause. The loop calls every implementation in a
-thread; one that raises is tried again later and silences nobody else.
+An event is written in the transaction of its cause. The loop writes RSO's own messages, then calls
+every implementation in a thread; one that raises or hangs is tried again later and silences nobody
+else.
 """
 
 import asyncio
@@ -12,11 +13,14 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from rso.core.delivery import backoff
+from rso.core.exam import Exam
 from rso.engine.context import Engine
 from rso.engine.notify import notify_event
-from rso.ledger import Ledger
+from rso.engine.reactions import DONE, Reactions
+from rso.ledger import Ledger, LedgerUnavailable
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.outbox import add_to_outbox, claim_outbox, give_back_outbox
 
@@ -24,8 +28,9 @@ __all__ = ["emit", "run_outbox"]
 
 log = structlog.get_logger(__name__)
 
-_LEASE_SECONDS = 60
+_LEASE_SECONDS = 120
 _IDLE_SECONDS = 1.0
+_OWN = "rso"  # in an event's history: its messages, beside the plugins
 
 
 async def emit(
@@ -51,41 +56,70 @@ async def emit(
 async def run_outbox(engine: Engine, owner: str, stop: asyncio.Event) -> None:
     """Deliver events to the plugins until ``stop`` is set."""
     await give_back_outbox(engine.ledger, "hook", owner.rsplit("/", 1)[0] + "/")
+    reactions = Reactions()
     while not stop.is_set():
-        if not await deliver_events(engine, owner):
+        if not await deliver_events(engine, owner, reactions=reactions):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _IDLE_SECONDS)
 
 
-async def deliver_events(engine: Engine, owner: str, *, limit: int = 50) -> int:
-    """Deliver the events that are due; returns how many were tried."""
+async def deliver_events(
+    engine: Engine, owner: str, *, limit: int = 50, reactions: Reactions | None = None
+) -> int:
+    """Deliver the events that are due; returns how many were tried.
+
+    RSO's own messages of all of them are written first: no plugin holds up an alarm.
+    """
+    reactions = reactions or Reactions()
     rows = await claim_outbox(
         engine.ledger, owner, now(), kind="hook", states=("queued",), limit=limit,
         seconds=_LEASE_SECONDS,
     )  # fmt: skip
-    for row in sorted(rows, key=lambda r: str(r["id"])):
-        await _deliver(engine, owner, row)
+    rows.sort(key=lambda r: str(r["id"]))
+    events = [await _tell(engine, row) for row in rows]
+    for event in events:
+        await _deliver(engine, owner, event, reactions)
     return len(rows)
 
 
-async def _deliver(engine: Engine, owner: str, row: dict[str, Any]) -> None:
-    history: dict[str, str] = msgspec.json.decode(row["history"]) or {}
-    facts: dict[str, Any] = msgspec.json.decode(row["payload"])
-    exam = await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None
-    for name, call in engine.plugins.calls(f"rso_{row['event']}", exam=exam, **facts):
-        if history.get(name) == "done":
-            continue
+class _Event(Struct, frozen=True, kw_only=True):
+    """A row of the outbox, read; ``history`` is what became of it with each plugin."""
+
+    row: dict[str, Any]
+    exam: Exam | None
+    facts: dict[str, Any]
+    history: dict[str, str]
+
+
+async def _tell(engine: Engine, row: dict[str, Any]) -> _Event:
+    """Write the messages of an event; a fault in that is kept and tried again like a plugin's."""
+    event = _Event(
+        row=row,
+        exam=await exam_by_id(engine.ledger, row["exam"]) if row["exam"] else None,
+        facts=msgspec.json.decode(row["payload"]),
+        history=msgspec.json.decode(row["history"]) or {},
+    )
+    if event.history.get(_OWN) != DONE:
         try:
-            await asyncio.to_thread(call)
-        except Exception as exc:  # a plugin's own fault, kept and tried again
-            history[name] = f"{type(exc).__name__}: {exc}"[:200]
-            log.warning("plugin failed in hook", plugin=name, hook_name=row["event"])
+            await notify_event(engine, row["event"], event.exam, event.facts)
+        except LedgerUnavailable:
+            raise
+        except Exception as exc:  # else it would stand before all other events for ever
+            event.history[_OWN] = type(exc).__name__
+            log.exception("messages of an event cannot be written", event_name=row["event"])
         else:
-            history[name] = "done"
-    if history.get("rso") != "done":
-        await notify_event(engine, row["event"], exam, facts)
-        history["rso"] = "done"
-    done = all(result == "done" for result in history.values())
+            event.history[_OWN] = DONE
+    return event
+
+
+async def _deliver(engine: Engine, owner: str, event: _Event, reactions: Reactions) -> None:
+    row, history, hook = event.row, event.history, f"rso_{event.row['event']}"
+    calls = engine.plugins.calls(hook, exam=event.exam, **event.facts)
+    for name, call in calls:
+        if history.get(name) != DONE:
+            history[name] = await reactions.call(str(row["id"]), hook, name, call)
+    # One that is not installed any more is not waited for.
+    done = all(history[name] == DONE for name in (_OWN, *(name for name, _ in calls)))
     attempts = row["attempts"] + 1
     await engine.ledger.execute(
         "UPDATE outbox SET state = ?, attempts = ?, history = ?, next_at = ?, done_at = ?,"
