@@ -5,19 +5,18 @@ before it could note that.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from rso.core.errors import ConfigError
 from rso.core.exam import Exam, Origin
 from rso.core.notifying import EVENTS, mask, wants
 from rso.core.on_call import needs_a_person, next_on_call
 from rso.engine.context import Engine
 from rso.engine.matters import duty_of, open_matter
-from rso.engine.requests import MOST
+from rso.engine.notes import keep_note
 from rso.ledger import Ledger, audit
 from rso.ledger.contacts import (
     people_of_facilities,
@@ -25,14 +24,12 @@ from rso.ledger.contacts import (
     usable_contacts,
     usable_contacts_of_all,
 )
-from rso.ledger.exams import lock_exams, now
+from rso.ledger.exams import now
 from rso.ledger.outbox import add_to_outbox
 
 __all__ = [
     "Told",
-    "exam_notes",
     "exam_notifications",
-    "keep_note",
     "notify_event",
     "notify_people",
     "reachable",
@@ -226,48 +223,6 @@ async def notify_people(
     return Told(messages=written, people=tuple(told), left_out=left_out)
 
 
-async def keep_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
-    """Keep a note on an exam, for those who sign in.
-
-    An empty one is none, and the same again within half a minute is one.
-
-    Raises:
-        ConfigError: It is too long; nothing of it is kept.
-    """
-    if not (note := note.strip()):
-        return
-    if len(note) > MOST["note"]:
-        raise ConfigError(f"a note has at most {MOST['note']} characters; here are {len(note)}")
-    async with ledger.transaction():
-        await _append_note(ledger, exam, actor, note)
-        await audit.append(
-            ledger, actor=actor, action="note added", facility=exam.facility, exam=exam.number
-        )
-
-
-async def _append_note(ledger: Ledger, exam: Exam, actor: str, note: str) -> None:
-    await lock_exams(ledger, [exam.id])  # two who write at once are both kept
-    rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
-    request: dict[str, Any] = msgspec.json.decode(rows[0]["request"] or "{}")
-    at, before = now(), request.get("notes", [])
-    if before and (before[-1]["by"], before[-1]["note"]) == (actor, note):
-        since = at - datetime.fromisoformat(before[-1]["at"])
-        if since < timedelta(seconds=_ONE_PRESS_SECONDS):
-            return
-    said = {"at": at.isoformat(), "by": actor, "note": note}
-    request["notes"] = [*before, said][-50:]
-    await ledger.execute(
-        "UPDATE exam SET request = ? WHERE id = ?", msgspec.json.encode(request).decode(), exam.id
-    )
-
-
-async def exam_notes(ledger: Ledger, exam: Exam) -> list[dict[str, str]]:
-    """What people wrote for those they told, the newest first."""
-    rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
-    notes: list[dict[str, str]] = msgspec.json.decode(rows[0]["request"] or "{}").get("notes", [])
-    return notes[::-1]
-
-
 async def write_notification(
     ledger: Ledger,
     event: str,
@@ -323,12 +278,30 @@ async def write_notification(
 
 async def exam_notifications(
     ledger: Ledger, exam_id: str | None = None, *, facilities: Sequence[str] | None = None,
-    message: str = "", limit: int = 200,
+    before: tuple[datetime, str] | None = None, message: str = "", limit: int = 200,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Messages, the newest first, with what became of each; of one exam, one alone, or of all."""
-    where, values = ("o.exam = ?", [exam_id]) if exam_id else ("1 = 1", [])
+    """Messages, the newest first, with what became of each; of one exam, or of all.
+
+    Args:
+        ledger: The ledger.
+        exam_id: Only of this exam.
+        facilities: Only of these.
+        before: Only what comes after the message of this time and key, for the page that follows.
+        message: Only this one.
+        limit: At most so many.
+
+    Raises:
+        LedgerValueError: A key is none.
+    """
+    where, values = "1 = 1", list[Any]()
+    if exam_id:
+        where, values = f"{where} AND o.exam = ?", [*values, exam_id]
     if message:
         where, values = f"{where} AND o.id = ?", [*values, message]
+    if before is not None:
+        at, key = before
+        where += " AND o.created_at <= ? AND (o.created_at < ? OR o.id < ?)"
+        values = [*values, at, at, key]
     if facilities is not None:
         marks = ",".join("?" * len(facilities)) or "''"
         where += f" AND (o.facility IN ({marks}) OR e.facility IN ({marks}))"

@@ -189,7 +189,7 @@ def _name(form: Mapping[str, str], before: Patient | None) -> str:
 
 
 async def request_of(ledger: Ledger, exam: Exam) -> dict[str, Any]:
-    """Everything that was typed for an exam, its notes among it."""
+    """Everything that was typed for an exam, and notes from before they had rows of their own."""
     rows = await ledger.fetch("SELECT request FROM exam WHERE id = ?", exam.id)
     found: dict[str, Any] = msgspec.json.decode(rows[0]["request"] or "{}") if rows else {}
     return found

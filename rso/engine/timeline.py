@@ -12,7 +12,7 @@ from rso.ledger.aggregates import with_times
 from rso.ledger.attempts import attempts_of_exam
 from rso.ledger.images import batches_of
 
-__all__ = ["Moment", "timeline_of"]
+__all__ = ["Moment", "Timeline", "timeline_of"]
 
 _MOST = 200
 
@@ -39,31 +39,54 @@ class Moment(Struct, frozen=True, kw_only=True):
     batch: str = ""
 
 
-async def timeline_of(ledger: Ledger, exam: Exam, *, most: int = _MOST) -> list[Moment]:
-    """The newest moments of an exam, the newest first."""
+class Timeline(Struct, frozen=True, kw_only=True):
+    """The newest moments of an exam.
+
+    Attributes:
+        moments: The newest first.
+        older: How many there are besides.
+    """
+
+    moments: list[Moment]
+    older: int = 0
+
+
+async def timeline_of(ledger: Ledger, exam: Exam, *, most: int | None = None) -> Timeline:
+    """What happened to an exam; who merely looked is in the audit alone."""
+    most = most or _MOST
+    people, unread = await _people(ledger, exam, most)
     moments = [
-        *await _people(ledger, exam, most),
+        *people,
         *(_batch(row) for row in await batches_of(ledger, exam.id)),
         *await _acknowledged(ledger, exam),
         *(_fault(row) for row in await attempts_of_exam(ledger, exam.id)),
     ]
-    return sorted(moments, key=lambda m: m.until or m.at, reverse=True)[:most]
+    moments.sort(key=lambda m: m.until or m.at, reverse=True)
+    return Timeline(moments=moments[:most], older=len(moments[most:]) + unread)
 
 
-async def _people(ledger: Ledger, exam: Exam, most: int) -> list[Moment]:
+async def _people(ledger: Ledger, exam: Exam, most: int) -> tuple[list[Moment], int]:
+    """What people did, the newest first; how much of it is older than that."""
     rows = await ledger.fetch(
         f"SELECT at, actor, action, facts FROM audit WHERE exam = ? AND {audit.EVENTS}"  # noqa: S608
         " ORDER BY id DESC LIMIT ?",
         exam.number,
         most,
     )
-    return [
+    moments = [
         Moment(
             at=row["at"], kind="person", what=row["action"], who=row["actor"],
             more=_said(msgspec.json.decode(row["facts"] or "{}")),
         )
         for row in rows
     ]  # fmt: skip
+    if len(rows) < most:
+        return moments, 0
+    (all_of_them,) = await ledger.fetch(
+        f"SELECT count(*) AS n FROM audit WHERE exam = ? AND {audit.EVENTS}",  # noqa: S608
+        exam.number,
+    )
+    return moments, all_of_them["n"] - len(rows)
 
 
 _KEYS = frozenset({"document", "hold", "origin"})  # for programs

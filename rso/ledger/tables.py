@@ -27,6 +27,7 @@ __all__ = [
     "DraftDocument",
     "Exam",
     "ExamDocument",
+    "ExamNote",
     "Hold",
     "Instance",
     "Outbox",
@@ -48,6 +49,16 @@ class ExamDocument(Table, tablename="exam_document"):
     created_by = Varchar(254, default="")
     created_at = Timestamptz()
     removed_at = Timestamptz(null=True, default=None)
+
+
+class ExamNote(Table, tablename="exam_note"):
+    """What somebody wrote on an exam, for those who sign in."""
+
+    id = UUID(primary_key=True)
+    exam = UUID()
+    account = Varchar(254)
+    note = Text()
+    at = Timestamptz()
 
 
 class RequestDraft(Table, tablename="request_draft"):

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from rso.core.exam import Exam
 from rso.engine.exams import find_exam
-from rso.engine.notify import exam_notes, keep_note
+from rso.engine.notes import exam_notes, keep_note
 from rso.engine.timeline import Moment, timeline_of
 from rso.ledger.attempts import attempts_of_instances
 from rso.ledger.images import instances_page, middle_of, series_of, ways_of
@@ -25,9 +25,10 @@ Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Instances on a 
 
 
 class Timeline(Struct, frozen=True, kw_only=True):
-    """The newest two hundred moments of an exam, the newest first."""
+    """The newest two hundred moments of an exam, the newest first; ``older`` ones are left out."""
 
     moments: list[Moment]
+    older: int
 
 
 class SeriesView(Struct, frozen=True, kw_only=True):
@@ -145,7 +146,8 @@ async def _exam(request: Ask, number: str, view: str) -> Exam:
 async def api_timeline(request: Ask, number: FromPath[str]) -> Timeline:
     """What happened to an exam: people, images, deliveries and what went wrong."""
     exam = await _exam(request, number, "timeline")
-    return Timeline(moments=await timeline_of(engine_of(request).ledger, exam))
+    found = await timeline_of(engine_of(request).ledger, exam)
+    return Timeline(moments=found.moments, older=found.older)
 
 
 @get("/api/exams/{number:str}/series")
@@ -232,12 +234,7 @@ async def _ways(request: Ask, exam: Exam, keys: list[str]) -> dict[str, list[Way
 
 async def _notes(request: Ask, exam: Exam) -> Notes:
     found = await exam_notes(engine_of(request).ledger, exam)
-    return Notes(
-        notes=[
-            NoteView(at=datetime.fromisoformat(said["at"]), by=said["by"], note=said["note"])
-            for said in found
-        ]
-    )
+    return Notes(notes=[NoteView(**said) for said in found])
 
 
 @get("/api/exams/{number:str}/notes")

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, get, post
+from litestar.params import FromQuery
 from litestar.response import Stream, Template
 
 from rso.ledger.audit_search import Wanted, audit_actions, audit_chunks, audit_entries
@@ -60,9 +61,10 @@ def _wanted(form: Mapping[str, str]) -> Wanted:
 
 
 @get("/audit")
-async def audit_page(request: Ask) -> Template:
-    """The newest entries."""
-    return await _show(request, await _reader(request), {})
+async def audit_page(request: Ask, exam: FromQuery[str] = "") -> Template:
+    """The newest entries; of one exam, to which its own page leads."""
+    form = {"exam": exam[:20]} if exam else {}
+    return await _show(request, await _reader(request), form)
 
 
 @post("/audit", status_code=200)

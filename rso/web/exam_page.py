@@ -19,7 +19,8 @@ from rso.engine.exam_deliveries import ACTIONS, act_on_delivery, retry_deliverie
 from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam
 from rso.engine.matters import exam_matters, note_opened
-from rso.engine.notify import exam_notes, exam_notifications, keep_note, reachable
+from rso.engine.notes import exam_notes, keep_note
+from rso.engine.notify import exam_notifications, reachable
 from rso.engine.owners import assignable, owner_of
 from rso.engine.requests import asked_of
 from rso.engine.timeline import timeline_of
@@ -46,13 +47,14 @@ async def _live(request: Ask, exam: Exam) -> dict[str, Any]:
     """What changes while the images come and go."""
     ledger = engine_of(request).ledger
     series = await series_of(ledger, exam=exam.id)
-    at = now()
+    timeline, at = await timeline_of(ledger, exam), now()
     shown = {
         "exam": exam,
         "shown": format_number(exam.number),
         "view": await view_exam(ledger, exam),
         "series": [await _pictured(ledger, row, at) for row in series],
-        "moments": await timeline_of(ledger, exam),
+        "moments": timeline.moments,
+        "older": timeline.older,
     }
     return {**shown, "seen": sha256(repr(shown).encode()).hexdigest()[:16]}
 

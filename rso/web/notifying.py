@@ -1,12 +1,13 @@
 """Telling people: from an exam, one's own contacts, what became of messages, and leaving."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Redirect, Template
 from msgspec import Meta, Struct
 
@@ -32,10 +33,13 @@ from rso.ledger.lists import message_counts
 from rso.ledger.people import too_many
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
+from rso.web.typed import time_in
 
 __all__ = ["HANDLERS", "chosen_people", "outcome_of", "read_outcome"]
 
 Ask = Request[Any, Any, Any]
+_PAGE = 100
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _SENDERS = ("customer", "technician", "coordinator")
 
 
@@ -208,12 +212,23 @@ async def change_mine(request: Ask, contact: FromPath[str], action: FromPath[str
 
 
 @get("/notifications")
-async def all_messages(request: Ask) -> Template:
-    """What became of every message."""
+async def all_messages(
+    request: Ask, at: FromQuery[str] = "", before: FromQuery[str] = ""
+) -> Template:
+    """What became of every message, a page at a time: after that of ``at`` with this key."""
     me = await signed_in(request)
     me.require("coordinator", "auditor")
-    rows = await exam_notifications(engine_of(request).ledger, facilities=me.person.facilities)
-    return page(request, "notifications.html", me, rows=rows)
+    moment = time_in(at)
+    if moment is not None:
+        moment = min(max(moment, _EARLIEST), _LATEST)  # what every database can compare
+    rows = await exam_notifications(
+        engine_of(request).ledger, facilities=me.person.facilities,
+        before=(moment, before) if moment and before else None, limit=_PAGE + 1,
+    )  # fmt: skip
+    return page(
+        request, "notifications.html", me, rows=rows[:_PAGE], more=len(rows) > _PAGE,
+        newest=not before,
+    )  # fmt: skip
 
 
 @get("/notifications/tile")

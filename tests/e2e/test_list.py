@@ -382,3 +382,31 @@ def test_long_names_push_nothing_off_the_page(many: Site, visit_many: Visit) -> 
         for selector in ("html", "#rows .scroll"):
             wide = page.locator(selector).evaluate("e => e.scrollWidth - e.clientWidth")
             assert wide <= 0, (width, selector)
+
+
+def test_a_search_says_how_many_fit(many: Site, visit_many: Visit) -> None:
+    """For those who do not see the rows change; what comes by itself says nothing."""
+    page = visit_many()
+    said, search = page.locator("#fits"), page.locator("#search")
+    page.evaluate(
+        "new MutationObserver(() => { window.told = (window.told || 0) + 1; })"
+        ".observe(document.getElementById('fits'), {childList: true, characterData: true})"
+    )
+    refresh = "document.body.dispatchEvent(new CustomEvent('refresh'))"
+    with page.expect_response("**/exams/rows"):
+        page.evaluate(refresh)
+    expect(said).to_have_text("")
+    for typed, words in (("J119", "1 exam fits."), ("nobody at all", "Nothing fits."),
+                         ("", "The first 50 exams; more follow.")):  # fmt: skip
+        search.fill(f"DOE {typed}" if typed.startswith("J") else typed)
+        expect(said).to_have_text(words)
+    page.locator(".filters summary").click()
+    page.select_option("#by-modality", "MR")
+    expect(said).to_have_text("Nothing fits.")
+    expect(page.get_by_role("status").filter(has_text="Nothing fits.")).to_have_count(1)
+    told = page.evaluate("window.told")
+    for _ in range(2):
+        with page.expect_response("**/exams/rows"):
+            page.evaluate(refresh)
+        page.wait_for_timeout(200)
+    assert page.evaluate("window.told") == told

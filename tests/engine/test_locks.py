@@ -19,7 +19,7 @@ from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import create_from_hold, recall_hold, release_hold
 from rso.engine.intake import _take_study
 from rso.engine.matcher import link_study
-from rso.engine.notify import exam_notes, keep_note
+from rso.engine.notes import exam_notes, keep_note
 from rso.engine.requests import change_request, request_of
 from rso.engine.router import NO_DESTINATION, retry_routing
 from rso.engine.settle import conclude, settle_exams

@@ -1,9 +1,10 @@
 """The outbox of messages, on both databases, with a clock and a provider that do as told."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -13,11 +14,10 @@ from msgspec import structs
 from rso.core.errors import ConfigError, PermanentTransportError, TransientTransportError
 from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
 from rso.core.notifying import EVENTS
+from rso.engine.notes import exam_notes, keep_note
 from rso.engine.notices import notice_of, write_message
 from rso.engine.notify import (
-    exam_notes,
     exam_notifications,
-    keep_note,
     notify_event,
     notify_people,
     reachable,
@@ -168,13 +168,54 @@ async def test_nobody_left_is_a_failure_that_can_be_tried_again(world: Any) -> N
 
 
 async def test_a_note_is_in_the_audit_without_its_words(world: Any) -> None:
-    """Who wrote it, on which exam; an empty one is none."""
+    """Who wrote it, on which exam; an empty one is none, one pressed twice is one."""
     exam = await world.exam()
-    for note in ("Jane Doe is in pain", " "):
+    for note in ("Jane Doe is in pain", " ", "Jane Doe is in pain"):
         await keep_note(world.ledger, exam, "c@example.org", note)
     (entry,) = await world.ledger.fetch("SELECT * FROM audit WHERE action = 'note added'")
     assert (entry["actor"], entry["exam"]) == ("c@example.org", exam.number)
     assert "Jane" not in str(entry)
+
+
+async def test_every_note_is_kept(world: Any) -> None:
+    """However many there are, the newest first; those from before notes had rows come last."""
+    exam = await world.exam()
+    old = {"at": "2026-03-01T12:00:00+00:00", "by": "a@example.org", "note": "old"}
+    await world.ledger.execute(
+        "UPDATE exam SET request = ? WHERE id = ?",
+        msgspec.json.encode({"history": "none", "notes": [old]}).decode(), exam.id,
+    )  # fmt: skip
+    for number in range(60):
+        await keep_note(world.ledger, exam, "c@example.org", f"note {number}")
+    notes = await exam_notes(world.ledger, exam)
+    assert [n["note"] for n in notes] == [*(f"note {n}" for n in reversed(range(60))), "old"]
+    assert notes[-1] == {**old, "at": datetime(2026, 3, 1, 12, tzinfo=UTC)}
+    assert notes[0]["by"] == "c@example.org"
+
+
+async def test_messages_come_a_page_at_a_time(world: Any) -> None:
+    """Each once, the newest first, those of one moment too, within one's facilities."""
+    exam, people = await world.exam(), {"tech@example.org": ["sms"], "boss@example.org": ["email"]}
+    await notify_people(world.engine, exam, people, actor="c")
+    await notify_people(world.engine, await world.exam(), people, actor="c")
+    await notify_people(world.engine, await world.exam(), people, actor="c")
+    moments = [now() - timedelta(minutes=n // 3) for n in range(6)]
+    rows = await world.ledger.fetch("SELECT id FROM outbox WHERE kind = 'notify' ORDER BY id")
+    for row, at in zip(rows, moments, strict=True):
+        await world.ledger.execute("UPDATE outbox SET created_at = ? WHERE id = ?", at, row["id"])
+    found, before = list[str](), None
+    while page := await exam_notifications(
+        world.ledger, facilities=["NORTH"], before=before, limit=2
+    ):
+        found += [str(row["id"]) for row in page]
+        before = page[-1]["created_at"], str(page[-1]["id"])
+    ids = [str(row["id"]) for row in rows]
+    assert set(found) == set(ids)
+    assert len(found) == len(ids)
+    assert found == [str(r["id"]) for r in await exam_notifications(world.ledger)]
+    assert await exam_notifications(world.ledger, facilities=["SOUTH"], message=ids[0]) == []
+    (one,) = await exam_notifications(world.ledger, facilities=["NORTH"], message=ids[0])
+    assert str(one["id"]) == ids[0]
 
 
 async def test_quiet_hours_hold_back_what_can_wait(world: Any) -> None:

@@ -198,7 +198,8 @@ async def test_a_recall_reaches_what_is_leased(way: Way) -> None:
         ("sent while it was taken out", {"destination": "PACS", "sent": "1"})
     ]
     assert await way.told() == [("recalled", 1)]
-    moments = [(m.kind, m.what, m.who) for m in await timeline_of(way.ledger, way.exam)]
+    line = await timeline_of(way.ledger, way.exam)
+    moments = [(m.kind, m.what, m.who) for m in line.moments]
     assert ("fault", "1 image left in the last moment", "PACS") in moments
     assert await audit.verify(way.ledger) is None
 

@@ -14,7 +14,7 @@ from rso.engine.context import Engine
 from rso.engine.exam_deliveries import act_on_delivery
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.timeline import timeline_of
-from rso.ledger import Ledger, new_id, tables
+from rso.ledger import Ledger, audit, new_id, tables
 from rso.ledger.attempts import attempts_of_instances, keep_attempts
 from rso.ledger.deliveries import (
     Answer,
@@ -101,7 +101,7 @@ async def test_every_attempt_is_kept_and_counted(clinic: Engine, exam: Exam) -> 
     for _ in range(2):
         await keep_attempts(ledger, [(delivery, delivery, "pending", "fault", "refused", now())])
     await act_on_delivery(clinic, exam, "PACS", "resend", actor="me")
-    told = [(m.kind, m.what, m.more) for m in await timeline_of(ledger, exam)]
+    told = [(m.kind, m.what, m.more) for m in (await timeline_of(ledger, exam)).moments]
     assert ("fault", "1 image not taken", "A700 no room (2 attempts, will be tried again)") in told
     assert ("fault", "could not be reached", "refused (2 times)") in told
     assert any(what == "5 images had been acknowledged" for _, what, _ in told)
@@ -141,3 +141,16 @@ async def test_series_in_their_order(clinic: Engine, exam: Exam) -> None:
     assert str(rows[0]["id"]) == await middle_of(clinic.ledger, series[0])
     only: list[dict[str, Any]] = (await instances_page(clinic.ledger, exam.id, series="1.8"))[0]
     assert [row["sop_instance_uid"] for row in only] == ["1.0"]
+
+
+async def test_what_a_timeline_leaves_out_is_counted(clinic: Engine, exam: Exam) -> None:
+    """What people did beyond the newest, and what machines did before it; all of it, or none."""
+    for number in range(5):
+        await audit.append(
+            clinic.ledger, actor="me", action=f"act {number}", facility="NORTH", exam=exam.number
+        )
+    whole = await timeline_of(clinic.ledger, exam)
+    assert (len(whole.moments), whole.older) == (7, 0)  # with its beginning, and its images
+    cut = await timeline_of(clinic.ledger, exam, most=3)
+    assert [moment.what for moment in cut.moments] == ["act 4", "act 3", "act 2"]
+    assert cut.older == 4

@@ -12,6 +12,7 @@ from rso.core.exam import Exam, Patient
 from rso.engine.context import Engine
 from rso.engine.documents import MOST_BYTES, MOST_DOCUMENTS, document_path
 from rso.engine.exams import create_exam, find_exam
+from rso.engine.notes import exam_notes
 from rso.engine.owners import claim_exam, owner_of
 from rso.engine.requests import FIELDS, request_of
 from rso.ledger import new_id, tables
@@ -253,7 +254,7 @@ async def test_a_note_is_not_cut(clinics: Engine, client: Client, exam: Exam) ->
     body = {"people": {ME: ["email"]}, "note": "x" * 2001}
     assert (await client.post(url, headers=me, json=body)).status_code == 400
     assert await clinics.ledger.fetch("SELECT id FROM outbox WHERE event = 'manual'") == []
-    assert "notes" not in await request_of(clinics.ledger, exam)
+    assert await exam_notes(clinics.ledger, exam) == []
 
 
 async def test_changed_demographics_are_matched_again(

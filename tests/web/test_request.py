@@ -14,6 +14,7 @@ from rso.core.names import read_name
 from rso.engine.context import Engine
 from rso.engine.documents import MOST_BYTES, MOST_DOCUMENTS, document_path
 from rso.engine.exams import create_exam, find_exam
+from rso.engine.notes import exam_notes
 from rso.engine.requests import FIELDS, duplicates_of, read_request, request_of, unknown_name
 from rso.ledger import Ledger
 from rso.ledger.drafts import find_draft, save_draft
@@ -203,7 +204,7 @@ async def test_an_edit_keeps_what_it_does_not_show(
     assert changed.patient.name == "Yamada^Jirou^^^Jr=山田^太郎"
     said = await request_of(clinics.ledger, exam)
     assert said["history"] == "SECRETHISTORY"
-    assert said["notes"][0]["note"] == "hello"
+    assert [note["note"] for note in await exam_notes(clinics.ledger, exam)] == ["hello"]
     told = str(await clinics.ledger.fetch("SELECT facts FROM audit WHERE action = 'exam edited'"))
     assert "history" in told
     assert "SECRET" not in told

@@ -11,7 +11,7 @@ from rso.app import create_app
 from rso.core.exam import Exam, Patient
 from rso.core.matching import IncomingStudy
 from rso.core.transport import Kind
-from rso.engine import audit_sightings
+from rso.engine import audit_sightings, timeline
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam
 from rso.engine.matcher import match_study
@@ -147,7 +147,7 @@ async def test_the_timeline_tells_what_happened(
     """Looks are in the audit alone, so that they push nothing off the exam's page."""
     await lead.get(f"/exams/{exam.number}")
     await lead.get(f"/exams/{exam.number}/worksheet")
-    moments = await timeline_of(clinics.ledger, exam, most=1)
+    moments = (await timeline_of(clinics.ledger, exam, most=1)).moments
     assert [moment.what for moment in moments] == ["exam created"]
 
 
@@ -175,3 +175,31 @@ async def test_a_wrong_code_is_in_the_audit(clinics: Engine, app: Litestar) -> N
     rows = await clinics.ledger.fetch("SELECT action, facts FROM audit ORDER BY id")
     assert [row["action"] for row in rows] == ["second factor refused", "second factor locked"]
     assert all(ME in row["facts"] for row in rows)
+
+
+async def test_an_exam_leads_to_its_audit(
+    clinics: Engine, app: Litestar, exam: Exam, lead: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looked is there, and of this exam alone; who may not read it has no link to it."""
+    url, link = f"/exams/{exam.number}", f'href="/audit?exam={exam.number}"'
+    await audit.append(clinics.ledger, actor="somebody", action="another", exam="0123456789")
+    shown = (await lead.get(url)).text
+    assert shown.count(link) == 1
+    assert "older one" not in shown
+    found = (await lead.get(f"/audit?exam={exam.number}")).text
+    assert "exam opened" in found
+    assert "exam created" in found
+    assert "somebody" not in found
+    monkeypatch.setattr(timeline, "_MOST", 1)
+    await audit.append(clinics.ledger, actor="c", action="x", facility="NORTH", exam=exam.number)
+    shown = (await lead.get(url)).text
+    assert "1 older one is not" in shown
+    assert shown.count(link) == 2
+    token = await create_token(clinics.ledger, email="tech@north.example")
+    transport, headers = ASGITransport(app=app), {"Authorization": f"Bearer {token}"}  # type: ignore[arg-type]
+    async with AsyncClient(
+        transport=transport, base_url="http://rso.example", headers=headers
+    ) as tech:
+        shown = (await tech.get(url)).text
+        assert "1 older one is not" in shown
+        assert "/audit" not in shown

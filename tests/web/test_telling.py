@@ -1,5 +1,8 @@
 """Telling people from the form and the exam's page: who can be told, and what is said of it."""
 
+import html
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -7,7 +10,9 @@ from httpx import Response
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
+from rso.ledger import new_id, tables
 from rso.ledger.site import load_site
+from rso.web import notifying
 
 Client = AsyncTestClient[Litestar]
 SITE: dict[str, Any] = {
@@ -107,3 +112,36 @@ async def test_a_contact_form_keeps_what_was_typed(mailing: Client, enter: Any) 
     code = await mailing.post(f"/me/contacts/{key}/confirm", headers=me, data={"code": "12345x"})
     assert code.status_code == 422
     assert 'value="12345x" aria-invalid="true"' in code.text
+
+
+async def test_messages_are_read_to_their_end(
+    mailing: Client, enter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page leads to the next until there is none, and the oldest can be sent again."""
+    monkeypatch.setattr(notifying, "_PAGE", 2)
+    ledger = mailing.app.state.engine.ledger
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    ids = [new_id() for _ in range(5)]
+    await ledger.insert_rows(tables.Outbox, [
+        {"id": key, "kind": "notify", "event": "manual", "dedupe": key, "facility": "NORTH",
+         "recipient": f"r{n}@example.org", "channel": "email", "state": "failed",
+         "next_at": at, "created_at": at + timedelta(minutes=n // 2)}
+        for n, key in enumerate(ids)
+    ])  # fmt: skip
+    me = await enter(mailing, "coordinator")
+    found, path, pages = list[str](), "/notifications", 0
+    while path:
+        text = (await mailing.get(path, headers=me)).text
+        found += re.findall(r"r\d@example", text)
+        pages += 1
+        link = re.search(r'rel="next" href="([^"]+)"', text)
+        path = html.unescape(link[1]) if link else ""
+    assert pages == 3
+    assert found == [f"r{n}@example" for n in (4, 3, 2, 1, 0)]
+    await send(mailing, me, f"/notifications/{ids[0]}", {})
+    (row,) = await ledger.fetch("SELECT state FROM outbox WHERE id = ?", ids[0])
+    assert row["state"] == "queued"
+    for typed, status in (("soon", 400), ("9999-12-31T23:59-14:00", 200)):
+        answer = await mailing.get("/notifications", headers=me,
+                                   params={"at": typed, "before": ids[0]})  # fmt: skip
+        assert answer.status_code == status

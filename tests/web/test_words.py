@@ -1,10 +1,14 @@
 """Small words of the pages."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
+import rso.web
 from rso.web.words import clock_words, when
+
+TEMPLATES = Path(rso.web.__file__).parent / "templates"
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,16 @@ def test_a_moment_says_its_zone() -> None:
     at = datetime(2026, 11, 25, 18, 12, 3, tzinfo=UTC)
     for same in (at, at.isoformat(), at.astimezone(timezone(timedelta(hours=5)))):
         assert when(same) == shown
+
+
+# An hour of a diagram's table, and the end of quiet hours, today's or tomorrow's.
+_WITHOUT_A_DATE = ('strftime("%d %b %H:00") }} UTC', 'strftime("%H:%M") }} UTC')
+
+
+@pytest.mark.parametrize("file", sorted(TEMPLATES.glob("*.html")), ids=lambda file: file.name)
+def test_every_moment_on_a_page_is_written_the_same_way(file: Path) -> None:
+    """With its date and its zone, beside the moment itself: a heading above is not on a phone."""
+    text = file.read_text()
+    for told in _WITHOUT_A_DATE:
+        text = text.replace(told, "")
+    assert "strftime" not in text, "write it with when()"

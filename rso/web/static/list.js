@@ -68,7 +68,16 @@
     if (event.detail.requestConfig.elt.name === "to") { chosen = null; rows.focus({ preventScroll: true }); rows.scrollIntoView({ block: "start" }); }
     else mark(inside);
     remember();
+    tell(event.detail.requestConfig.triggeringEvent);
   });
+  // Who does not see the rows change is told what a search found; not what comes by itself, which
+  // only takes back what is so no more.
+  const fits = document.getElementById("fits");
+  const tell = (cause) => {
+    const words = cursor().dataset.fits;
+    if (cause && cause.type !== "refresh") fits.textContent = words;
+    else if (fits.textContent !== words) fits.textContent = "";
+  };
 
   document.addEventListener("htmx:responseError", (event) => {
     const answer = event.detail.xhr;
