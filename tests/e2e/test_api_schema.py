@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -15,7 +16,7 @@ from rso.testing.modality import send_files
 from rso.testing.pacs import Pacs
 from rso.testing.postgres import find_postgres, running_postgres
 from rso.testing.site import Site, wait_for
-from rso.testing.study import make_study
+from rso.testing.study import delivered, make_study
 
 SECONDS = 240
 
@@ -55,11 +56,30 @@ def test_the_api_does_as_it_says(site: Site, samples: Path, tmp_path: Path) -> N
     send_files(files, host="127.0.0.1", port=site.dicom, calling_ae_title="NORTHCT",
                called_ae_title="RSO")  # fmt: skip
     hold = wait_for(site.holds)[0]["id"]
+    right = {"PatientName": "Doe^Jane", "PatientBirthDate": "", "PatientID": number}
+    files = make_study(samples / "CT_small.dcm", tmp_path / "right", 2, **right)
+    send_files(files, host="127.0.0.1", port=site.dicom, calling_ae_title="NORTHCT",
+               called_ae_title="RSO")  # fmt: skip
+    delivered(site, number, 2)
+    me = {"Authorization": f"Bearer {token}"}
+
+    def ask(path: str, **said: Any) -> Any:
+        way = requests.post if said else requests.get
+        answer = way(f"{base}{path}", headers=me, timeout=20, **({"json": said} if said else {}))
+        assert answer.ok, answer.text
+        return answer.json()
+
+    found = ask(f"/api/exams/{number}/instances")
+    assert [i["deliveries"][0]["state"] for i in found["instances"]] == ["acknowledged"] * 2
+    instance = found["instances"][0]["id"]
+    ask(f"/api/exams/{number}/notes", note="a note")
+    view = ask("/api/views", name="a view")["views"][0]["key"]
     # What is there, so that more than "not found" is tried.
     config = tmp_path / "schemathesis.toml"
     config.write_text(
         f'[parameters]\nnumber = "{number}"\ncode = "READER-PACS"\nhold_id = "{hold}"\n'
         'destination = "READER-PACS"\nemail = "south@example.org"\n'
+        f'instance = "{instance}"\nkey = "{view}"\nfacility = "NORTH"\n'
     )
     done = subprocess.run(
         [
