@@ -1,5 +1,6 @@
 """What came of an exam, as JSON: its timeline, its images and their deliveries, its notes."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,12 +13,13 @@ from rso.core.exam import Exam
 from rso.engine.exams import find_exam
 from rso.engine.notes import exam_notes, keep_note
 from rso.engine.timeline import Moment, timeline_of
+from rso.ledger import Ledger
 from rso.ledger.attempts import attempts_of_instances
 from rso.ledger.images import instances_page, middle_of, series_of, ways_of
 from rso.web.auth import Identity, engine_of, signed_in
 from rso.web.seen import LOOKERS, exam_seen
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "SeriesView", "series_views"]
 
 Ask = Request[Any, Any, Any]
 Start = Annotated[int, QueryParameter(ge=0, le=10_000_000, description="Instances before it.")]
@@ -150,22 +152,25 @@ async def api_timeline(request: Ask, number: FromPath[str]) -> Timeline:
     return Timeline(moments=found.moments, older=found.older)
 
 
+async def series_views(ledger: Ledger, rows: Sequence[dict[str, Any]]) -> list[SeriesView]:
+    """The rows of ``series_of`` as they are shown."""
+    names = [name for name in SeriesView.__struct_fields__ if name not in {"middle", "size"}]
+    return [
+        SeriesView(
+            size=int(row["size"]),  # PostgreSQL sums as a decimal, which JSON has as text
+            middle=await middle_of(ledger, row),
+            **{name: row[name] for name in names},
+        )
+        for row in rows
+    ]
+
+
 @get("/api/exams/{number:str}/series")
 async def api_series(request: Ask, number: FromPath[str]) -> SeriesList:
     """The Series of an exam with their counts."""
     exam = await _exam(request, number, "images")
     ledger = engine_of(request).ledger
-    names = [name for name in SeriesView.__struct_fields__ if name not in {"middle", "size"}]
-    return SeriesList(
-        series=[
-            SeriesView(
-                size=int(row["size"]),  # PostgreSQL sums as a decimal, which JSON has as text
-                middle=await middle_of(ledger, row),
-                **{name: row[name] for name in names},
-            )
-            for row in await series_of(ledger, exam=exam.id)
-        ]
-    )
+    return SeriesList(series=await series_views(ledger, await series_of(ledger, exam=exam.id)))
 
 
 @get("/api/exams/{number:str}/instances")

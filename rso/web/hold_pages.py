@@ -29,7 +29,7 @@ from rso.web.page import page
 from rso.web.seen import hold_seen
 from rso.web.words import ago_words
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "candidates_of"]
 
 Ask = Request[Any, Any, Any]
 _MOST = 200
@@ -83,7 +83,7 @@ async def hold_rows(request: Ask) -> Template:
     return page(request, "hold_rows.html", me, **await _waiting(request, me))
 
 
-async def _candidates(request: Ask, hold: HoldRow, study: dict[str, Any]) -> list[dict[str, Any]]:
+async def candidates_of(request: Ask, hold: HoldRow, study: dict[str, Any]) -> list[dict[str, Any]]:
     """Exams that it might be, the best first: as the table says, then by what agrees."""
     ledger = engine_of(request).ledger
     incoming = incoming_from_row(study)
@@ -102,7 +102,8 @@ async def _candidates(request: Ask, hold: HoldRow, study: dict[str, Any]) -> lis
         rank = suggested.index(number) if number in suggested else len(suggested) + differing
         found.append(
             {"exam": exam, "shown": format_number(exam.number), "signs": signs, "rank": rank,
-             "two": verdict.needs_second_person, "swapped": verdict.day_month_swapped}
+             "two": verdict.needs_second_person, "swapped": verdict.day_month_swapped,
+             "verdict": verdict}
         )  # fmt: skip
     return sorted(found, key=lambda candidate: candidate["rank"])[:_CANDIDATES]
 
@@ -118,7 +119,7 @@ async def _hold_page(
     series = await series_of(ledger, study=hold.study)
     made = page(
         request, "hold.html", me, hold=hold, study=study, problem=problem, form=form or {},
-        candidates=await _candidates(request, hold, study), row=row_words(hold.row),
+        candidates=await candidates_of(request, hold, study), row=row_words(hold.row),
         series=[{**s, "middle": await middle_of(ledger, s)} for s in series[:_SERIES]],
         seen=_seen(hold),
         exam=exam, shown=format_number(exam.number) if exam else "",

@@ -215,3 +215,31 @@ async def test_deciding_is_offered_to_those_who_can(
         text = (await client.get(url, headers=headers)).text
         assert (">Look and decide</a>" in text) == (role == "coordinator")
         assert (">Look</a>" in text) == (role != "coordinator")
+
+
+async def test_candidates_over_the_api(clinics: Engine, client: AsyncTestClient[Litestar]) -> None:
+    """Both identities as they are, with what agrees and whether two must decide; bound, and audited."""
+    wrong = await exam_of(clinics, name="A^B", birth_date="19700131", sex="M")
+    hold = await held(
+        clinics, Patient(name="ROE^R", birth_date="19811231", sex="M", patient_id=wrong.number)
+    )
+    lead = await person(clinics, "lead@example.org")
+    url = f"/api/holds/{hold}/candidates"
+    answer = await client.get(url, headers=lead)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    received = {name: found["received"][name] for name in ("patient_name", "birth_date", "kind")}
+    assert received == {"patient_name": "ROE^R", "birth_date": "19811231", "kind": "technician"}
+    assert "the number of the patient before" in found["what"] + found["advice"]
+    (candidate,) = found["candidates"]
+    assert (candidate["exam_number"], candidate["patient_name"]) == (wrong.number, "A^B")
+    assert candidate["agreement"] == {"name": "differs", "birth_date": "differs", "sex": "equal"}
+    assert (candidate["two_people"], candidate["day_month_swapped"]) == (True, False)
+    secret = await create_session(
+        clinics.ledger,
+        Person(email="tech@south.example", name="", role="technician", facilities=("SOUTH",)),
+    )
+    stranger = {"Cookie": f"rso_session={secret}"}
+    assert (await client.get(url, headers=stranger)).status_code == 409
+    seen = await clinics.ledger.fetch("SELECT actor FROM audit WHERE action = 'hold opened'")
+    assert [row["actor"] for row in seen] == ["lead@example.org"]
