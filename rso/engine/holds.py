@@ -16,11 +16,12 @@ from rso.engine.matcher import create_from_study, link_study
 from rso.engine.outbox import emit
 from rso.engine.recall import unlink_study
 from rso.engine.recall_notice import tell_recall
-from rso.engine.router import NO_DESTINATION, resume_study, route_study
+from rso.engine.resume import resume_study
+from rso.engine.router import NO_DESTINATION, route_study, stop_study
 from rso.engine.settle import conclude
 from rso.ledger import Ledger, audit
 from rso.ledger.exams import exam_by_id, now
-from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold
+from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold, question_open
 from rso.ledger.studies import incoming_from_row, lock_study
 
 __all__ = [
@@ -139,10 +140,10 @@ async def release_hold(
                 "an instance with other content than the one kept cannot join the exam; reject it"
             )
         differs = verdict.differs or not _names_exam(study["patient_id"], exam)
-        await _join(engine, hold, study, exam, correct=identity == "exam" and differs)
         await close_hold(
             ledger, hold.id, state="released", actor=actor, resolution=reason, exam=exam.id
         )
+        await _join(engine, hold, study, exam, correct=identity == "exam" and differs)
         await note_exam(
             ledger, exam, actor, "hold released", hold=hold.id, reason=reason, identity=identity
         )
@@ -199,10 +200,11 @@ async def _join(
     if hold.reason == NO_DESTINATION:
         if not await route_study(engine, exam, hold.study):
             raise MatchingError("still no destination fits the exam")
+        await conclude(engine, [exam.id])
         return
     await ledger.execute(
-        "UPDATE study SET state = 'matched', exam = ?, correct_identity = ?, updated_at = ?"
-        " WHERE id = ?",
+        "UPDATE study SET state = ?, exam = ?, correct_identity = ?, updated_at = ? WHERE id = ?",
+        await _state_of(ledger, study),
         exam.id,
         correct,
         now(),
@@ -210,6 +212,12 @@ async def _join(
     )
     await link_study(engine, exam, hold.study)
     await resume_study(engine, hold.facility, study["study_instance_uid"])
+
+
+async def _state_of(ledger: Ledger, study: Mapping[str, Any]) -> str:
+    """Of a Study that joins an exam: it waits while another part of it is in question."""
+    asked = await question_open(ledger, study["facility"], study["study_instance_uid"])
+    return "stopped" if asked else "matched"
 
 
 async def create_from_hold(
@@ -232,17 +240,18 @@ async def create_from_hold(
         if hold.kind != "study" or study["exam"] is not None:
             raise MatchingError("only a Study without an exam can become one")
         exam = await create_from_study(engine, study)
+        await close_hold(
+            ledger, hold.id, state="created", actor=actor, resolution=reason, exam=exam.id
+        )
         await ledger.execute(
-            "UPDATE study SET state = 'matched', exam = ?, updated_at = ? WHERE id = ?",
+            "UPDATE study SET state = ?, exam = ?, updated_at = ? WHERE id = ?",
+            await _state_of(ledger, study),
             exam.id,
             now(),
             hold.study,
         )
         await link_study(engine, exam, hold.study)
         await resume_study(engine, hold.facility, study["study_instance_uid"])
-        await close_hold(
-            ledger, hold.id, state="created", actor=actor, resolution=reason, exam=exam.id
-        )
         await note_exam(ledger, exam, actor, "exam created from hold", hold=hold.id, reason=reason)
     engine.work.set()
     return exam
@@ -267,16 +276,17 @@ async def reject_hold(
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
         study = await lock_study(ledger, hold.study)
-        if hold.kind == "study" and study["exam"] is None:
-            await ledger.execute(
-                "UPDATE study SET state = 'rejected', updated_at = ? WHERE id = ?",
-                now(),
-                hold.study,
-            )
-            await resume_study(engine, hold.facility, study["study_instance_uid"])
         await close_hold(
             ledger, hold.id, state="rejected", actor=actor, resolution=reason, exam=None
         )
+        if hold.kind == "study":
+            if study["exam"] is None:
+                await ledger.execute(
+                    "UPDATE study SET state = 'rejected', updated_at = ? WHERE id = ?",
+                    now(),
+                    hold.study,
+                )
+            await resume_study(engine, hold.facility, study["study_instance_uid"])
         await audit.append(
             ledger,
             actor=actor,
@@ -331,6 +341,8 @@ async def recall_hold(
             alarm=True,
             evidence=hold.evidence,
         )
+        if hold.row == 2:  # whose the Study is, is asked again
+            await stop_study(engine, hold.facility, study["study_instance_uid"])
         await note_exam(
             ledger, exam, actor, "release recalled", hold=hold.id, reason=reason, sent=str(sent)
         )

@@ -13,20 +13,18 @@ from typing import Any
 import structlog
 from msgspec import structs
 
-from rso.core.exam import ExamStatus
 from rso.core.matching import IncomingStudy, identity_key
 from rso.core.transport import Provenance
 from rso.dicom.elements import is_uid
 from rso.engine.archive import file_digest, instance_digest
 from rso.engine.arrivals import Arrival, Return, part_new
 from rso.engine.context import Engine
-from rso.engine.matcher import hold_conflicts, link_study, match_study
+from rso.engine.matcher import take_study
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
 from rso.engine.thumbnails import forget_thumbnails
 from rso.ledger import Ledger, audit, tables
-from rso.ledger.exams import OPEN_STATUSES, exam_by_id, lock_exams, now
+from rso.ledger.exams import lock_exams, now
 from rso.ledger.figures import add_received
-from rso.ledger.holds import open_hold
 from rso.ledger.leases import retry_local
 from rso.ledger.studies import upsert_studies
 
@@ -222,7 +220,7 @@ async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[Arriv
     )
     for study_id, group in by_study.items():
         fresh = [a.record.record_id for a in group if not a.conflict]
-        await _take_study(engine, states[study_id]["id"], fresh)
+        await take_study(engine, states[study_id]["id"], fresh)
 
 
 async def _take_back(engine: Engine, again: Return) -> None:
@@ -253,7 +251,7 @@ async def _take_back(engine: Engine, again: Return) -> None:
         engine.work.set()
     else:
         fresh = [] if again.conflict else [record.record_id]
-        await _take_study(engine, again.study, fresh)
+        await take_study(engine, again.study, fresh)
 
 
 async def _note_replaced(ledger: Ledger, returns: Sequence[Return]) -> None:
@@ -313,30 +311,3 @@ def _uid(text: str) -> str:
     # A record of the spool may be older than the check of what comes in; without a UID its
     # instance is kept, and stopped where it would be sent.
     return text if is_uid(text) else ""
-
-
-async def _take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> None:
-    """Match a Study, or let more instances follow a match that stands."""
-    ledger = engine.ledger
-    row = (await ledger.fetch("SELECT * FROM study WHERE id = ?", study_id))[0]
-    if row["state"] in {"pending", "rejected"}:
-        await match_study(engine, row)
-        return
-    if row["state"] != "matched":
-        return  # held or stopped: they wait with their Study
-    exam = await exam_by_id(ledger, row["exam"], lock=True)
-    if exam is not None and ExamStatus(exam.status) in OPEN_STATUSES:
-        if fresh:
-            await link_study(engine, exam, study_id, fresh)
-        else:
-            await hold_conflicts(engine, row["facility"], study_id)
-    elif fresh:
-        await open_hold(
-            ledger,
-            kind="study",
-            facility=row["facility"],
-            study=study_id,
-            row=1,
-            reason="late",
-            evidence={"exam_number": exam.number if exam else ""},
-        )

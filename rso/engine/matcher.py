@@ -18,6 +18,7 @@ from rso.engine.router import route_study, stop_study
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger, audit, new_id
 from rso.ledger.exams import (
+    OPEN_STATUSES,
     add_flags,
     count_instances,
     exam_by_id,
@@ -26,7 +27,7 @@ from rso.ledger.exams import (
     number_issued,
     open_since,
 )
-from rso.ledger.holds import open_hold
+from rso.ledger.holds import open_hold, question_open
 from rso.ledger.studies import candidates_for, incoming_from_row, record_decision
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "link_study",
     "match_study",
     "new_exam_number",
+    "take_study",
 ]
 
 _MOST_NUMBERS = 100  # made, before it is plain that a plugin has no free one
@@ -54,7 +56,10 @@ async def match_study(engine: Engine, row: Mapping[str, Any], *, own: str = "") 
         exam = await create_from_study(engine, row)
     else:
         exam = next(c.exam for c in candidates if c.exam.number == decision.exam_number)
-    await record_decision(engine.ledger, row["id"], decision, state="matched", exam_id=exam.id)
+    # While a part of the Study is in question, none of it is routed: this one waits with the rest.
+    asked = await question_open(engine.ledger, row["facility"], row["study_instance_uid"])
+    state = "stopped" if asked else "matched"
+    await record_decision(engine.ledger, row["id"], decision, state=state, exam_id=exam.id)
     await add_flags(engine.ledger, exam, decision.flags)
     await link_study(engine, exam, row["id"])
     return decision
@@ -191,6 +196,7 @@ async def link_study(
 ) -> None:
     """Take a matched Study's instances into its exam and send them on their way.
 
+    Those of a stopped one are counted, and wait.
     Called at the match (``instances`` is ``None``: all of them) and again with the keys of those
     that arrived later.
     """
@@ -210,6 +216,33 @@ async def link_study(
     current = await exam_by_id(ledger, exam.id)
     if current is not None:
         await route_study(engine, current, study_id, instances)
+
+
+async def take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> None:
+    """Match a Study, or let more instances (``fresh``) follow a match that stands."""
+    ledger = engine.ledger
+    row = (await ledger.fetch("SELECT * FROM study WHERE id = ?", study_id))[0]
+    if row["state"] in {"pending", "rejected"}:
+        await match_study(engine, row)
+        return
+    if row["state"] == "held":
+        return  # they wait with their Study
+    exam = await exam_by_id(ledger, row["exam"], lock=True)
+    if exam is not None and exam.status in OPEN_STATUSES:
+        if fresh:
+            await link_study(engine, exam, study_id, fresh)
+        else:
+            await hold_conflicts(engine, row["facility"], study_id)
+    elif fresh and row["state"] == "matched":
+        await open_hold(
+            ledger,
+            kind="study",
+            facility=row["facility"],
+            study=study_id,
+            row=1,
+            reason="late",
+            evidence={"exam_number": exam.number if exam else ""},
+        )
 
 
 async def hold_conflicts(engine: Engine, facility: str, study_id: str) -> None:

@@ -4,7 +4,6 @@ The route is decided once, when nothing of the exam is on its way yet.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import structlog
@@ -15,14 +14,9 @@ from rso.core.exam import Exam, ExamStatus
 from rso.core.routing import Attachment, Conditions, Destination, Route
 from rso.engine.context import Engine
 from rso.engine.outbox import emit
+from rso.engine.settle import conclude
 from rso.ledger import Ledger
-from rso.ledger.deliveries import (
-    IN_QUESTION,
-    add_items,
-    ensure_delivery,
-    resume_items,
-    stop_items,
-)
+from rso.ledger.deliveries import IN_QUESTION, add_items, ensure_delivery, stop_items
 from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import close_hold, find_holds, hold_by_id, open_hold
 from rso.ledger.standing import Standing, never_queued, standing_deliveries
@@ -32,7 +26,6 @@ __all__ = [
     "NO_DESTINATION",
     "attachments_of",
     "find_route",
-    "resume_study",
     "retry_routing",
     "route_study",
     "stop_study",
@@ -208,6 +201,8 @@ async def retry_routing(engine: Engine) -> int:
                 await _close(engine.ledger, hold.id, exam, "rejected", "the exam was cancelled")
             elif await route_study(engine, exam, hold.study):
                 await _close(engine.ledger, hold.id, exam, "released", "a destination fits now")
+                # What is of it may have been acknowledged before the hold was closed.
+                await conclude(engine, [exam.id])
                 routed += 1
     return routed
 
@@ -220,37 +215,17 @@ async def stop_study(
     engine: Engine, facility: str, study_instance_uid: str, *, but: str = ""
 ) -> None:
     """Stop routing whatever is linked of a Study: its identity is in question."""
-    for row in await _linked_rows(engine.ledger, facility, study_instance_uid, "matched"):
-        if row["id"] != but:
-            await _set_state(engine.ledger, row["id"], "stopped")
-            await stop_items(engine.ledger, study=row["id"], reason=IN_QUESTION)
-
-
-async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -> None:
-    """Route a stopped Study again."""
     ledger = engine.ledger
-    for row in await _linked_rows(ledger, facility, study_instance_uid, "stopped"):
-        await _set_state(ledger, row["id"], "matched")
-        await resume_items(ledger, study=row["id"])
-        exam = await exam_by_id(ledger, row["exam"], lock=True)
-        if exam is not None and exam.status is not ExamStatus.CANCELLED:
-            await route_study(engine, exam, row["id"])
-    engine.work.set()
-
-
-async def _linked_rows(
-    ledger: Ledger, facility: str, study_instance_uid: str, state: str
-) -> list[dict[str, Any]]:
-    return await ledger.fetch(
-        "SELECT id, exam FROM study WHERE facility = ? AND study_instance_uid = ?"
-        " AND state = ? AND exam IS NOT NULL",
+    rows = await ledger.fetch(
+        "SELECT id FROM study WHERE facility = ? AND study_instance_uid = ?"
+        " AND state = 'matched' AND exam IS NOT NULL",
         facility,
         study_instance_uid,
-        state,
     )
-
-
-async def _set_state(ledger: Ledger, study_id: str, state: str) -> None:
-    await ledger.execute(
-        "UPDATE study SET state = ?, updated_at = ? WHERE id = ?", state, now(), study_id
-    )
+    for row in rows:
+        if row["id"] == but:
+            continue
+        await ledger.execute(
+            "UPDATE study SET state = 'stopped', updated_at = ? WHERE id = ?", now(), row["id"]
+        )
+        await stop_items(ledger, study=row["id"], reason=IN_QUESTION)

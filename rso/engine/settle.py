@@ -69,7 +69,10 @@ def _is_due(row: dict[str, Any], default: float) -> bool:
 
 
 async def conclude(engine: Engine, exam_ids: Sequence[str]) -> None:
-    """Declare settled exams delivered once every destination has n of n."""
+    """Declare settled exams delivered once every destination has n of n.
+
+    Not while a person is asked about one of their Studies, or one is stopped by such a question.
+    """
     ledger = engine.ledger
     # Two destinations that are done at once each see the other so: one waits for the other's end.
     await lock_exams(ledger, exam_ids)
@@ -84,7 +87,9 @@ async def conclude(engine: Engine, exam_ids: Sequence[str]) -> None:
         changed = await ledger.execute(
             "UPDATE exam SET status = ?, delivered_at = ?, updated_at = ?"
             " WHERE id = ? AND status = ? AND NOT EXISTS (SELECT 1 FROM hold h JOIN study s"
-            " ON s.id = h.study WHERE s.exam = exam.id AND h.state = 'open' AND h.kind = 'study')",
+            " ON s.id = h.study WHERE s.exam = exam.id AND h.state = 'open' AND h.kind = 'study')"
+            " AND NOT EXISTS (SELECT 1 FROM study s WHERE s.exam = exam.id"
+            " AND s.state = 'stopped')",
             ExamStatus.DELIVERED.value,
             now(),
             now(),

@@ -16,6 +16,7 @@ __all__ = [
     "hold_by_id",
     "open_hold",
     "open_holds",
+    "question_open",
     "reason_open",
 ]
 
@@ -131,6 +132,18 @@ async def reason_open(
         where += " AND instance = ?"
         values.append(instance)
     rows = await ledger.fetch(f"SELECT id FROM hold WHERE {where} LIMIT 1", *values)  # noqa: S608
+    return bool(rows)
+
+
+async def question_open(ledger: Ledger, facility: str, study_instance_uid: str) -> bool:
+    """Whether a part of this Study waits for a person to say whose it is (row 2 of the table)."""
+    rows = await ledger.fetch(
+        "SELECT h.id FROM study s JOIN hold h ON h.study = s.id WHERE s.facility = ?"
+        " AND s.study_instance_uid = ? AND h.state = 'open' AND h.kind = 'study'"
+        " AND h.table_row = 2 LIMIT 1",
+        facility,
+        study_instance_uid,
+    )
     return bool(rows)
 
 

@@ -17,8 +17,7 @@ from rso.core.transport import Kind
 from rso.engine.context import Engine
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import create_from_hold, recall_hold, release_hold
-from rso.engine.intake import _take_study
-from rso.engine.matcher import link_study
+from rso.engine.matcher import link_study, take_study
 from rso.engine.notes import exam_notes, keep_note
 from rso.engine.requests import change_request, request_of
 from rso.engine.router import NO_DESTINATION, retry_routing
@@ -263,7 +262,7 @@ async def test_a_late_image_opens_no_cancelled_exam(engine: Engine) -> None:
 
     async def late() -> None:
         async with engine.ledger.transaction():
-            await _take_study(engine, key, fresh)
+            await take_study(engine, key, fresh)
 
     first = cancel_exam(engine, exam, actor="a", reason="r")
     async with meanwhile(engine, first, late()) as task:

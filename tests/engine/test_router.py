@@ -15,13 +15,8 @@ from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import create_exam
 from rso.engine.matcher import link_study
 from rso.engine.recall import unlink_study
-from rso.engine.router import (
-    NO_DESTINATION,
-    resume_study,
-    retry_routing,
-    route_study,
-    stop_study,
-)
+from rso.engine.resume import resume_study
+from rso.engine.router import NO_DESTINATION, retry_routing, route_study, stop_study
 from rso.engine.settle import conclude
 from rso.ledger import Ledger, new_id, tables
 from rso.ledger.deliveries import Answer, claim_items, complete_items, deliveries_of

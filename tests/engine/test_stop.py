@@ -22,7 +22,8 @@ from rso.engine.exam_deliveries import act_on_delivery
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import recall_hold, show_hold
 from rso.engine.outgoing import Preparer
-from rso.engine.router import resume_study, stop_study
+from rso.engine.resume import resume_study
+from rso.engine.router import stop_study
 from rso.engine.sessions import NotSent
 from rso.engine.timeline import timeline_of
 from rso.ledger import Ledger, LedgerUnavailable, audit, new_id, tables
