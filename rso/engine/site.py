@@ -14,6 +14,7 @@ from rso.ledger import audit
 from rso.ledger.sessions import end_sessions
 from rso.ledger.site import load_site
 from rso.ledger.site_document import SiteDocument
+from rso.ledger.site_passwords import seal_passwords, short_passwords
 from rso.ledger.site_preview import SitePreview, preview_site
 from rso.ledger.tokens import revoke_tokens_of
 from rso.plugins.config import decode_options
@@ -60,8 +61,8 @@ async def plan_site(engine: Engine, document: Mapping[str, Any]) -> SitePreview:
     Raises:
         ConfigError: The document is wrong.
     """
-    warnings = check_plugged(engine, document)
-    preview = await preview_site(engine.ledger, document)
+    warnings = [*check_plugged(engine, document), *short_passwords(document)]
+    preview = await preview_site(engine.ledger, await seal_passwords(engine.ledger, document))
     return structs.replace(preview, warnings=[*preview.warnings, *warnings])
 
 
@@ -74,7 +75,8 @@ async def apply_site(engine: Engine, document: Mapping[str, Any], *, actor: str)
         ConfigError: The document is wrong; nothing has changed.
     """
     ledger = engine.ledger
-    warnings = check_plugged(engine, document)
+    warnings = [*check_plugged(engine, document), *short_passwords(document)]
+    document = await seal_passwords(ledger, document)
     changes = (await preview_site(ledger, document)).changes
     async with ledger.transaction():
         summary = await load_site(ledger, document)

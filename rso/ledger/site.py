@@ -16,7 +16,7 @@ from rso.ledger import site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
 from rso.ledger.on_call import on_call_warnings
-from rso.ledger.people import SHORTEST_PASSWORD, hash_password, upsert_user
+from rso.ledger.people import hash_password, upsert_user
 from rso.ledger.site_document import (
     ContactEntry,
     FacilityEntry,
@@ -48,6 +48,8 @@ async def lock_site(ledger: Ledger) -> None:
 async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, Any]:
     """Add and change what the document names; the rest stays. Idempotent.
 
+    Whoever calls it within a transaction lets ``seal_passwords`` hash before that begins.
+
     Returns:
         How many of each kind, and ``warnings`` in words.
 
@@ -68,7 +70,7 @@ async def load_site(ledger: Ledger, document: Mapping[str, Any]) -> dict[str, An
             await _load_user(ledger, user)
         if problems := check_sources(await all_sources(ledger)):
             raise ConfigError("; ".join(problems))
-        warnings = [*await _check(ledger), *_short_passwords(site.user)]
+        warnings = await _check(ledger)
     return {
         "facilities": len(site.facility),
         "radiologists": len(site.radiologist),
@@ -278,15 +280,6 @@ async def _check(ledger: Ledger) -> list[str]:
             " their Patient IDs may collide"
         )
     return warnings
-
-
-def _short_passwords(users: Sequence[UserEntry]) -> list[str]:
-    """A document is whoever has the machine: it is told, the forms and the API refuse."""
-    return [
-        f"user {user.email}: the password has less than {SHORTEST_PASSWORD} characters"
-        for user in users
-        if 0 < len(user.password) < SHORTEST_PASSWORD
-    ]
 
 
 async def all_sources(ledger: Ledger) -> list[Source]:

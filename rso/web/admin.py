@@ -26,7 +26,7 @@ from rso.ledger.site import last_images, load_site, lock_site
 from rso.ledger.site_document import Role
 from rso.ledger.site_export import export_site
 from rso.ledger.tokens import revoke_tokens_of
-from rso.web.admin_forms import check_options, controls, read_entry
+from rso.web.admin_forms import check_options, controls, read_entry, seal_form
 from rso.web.admin_on_call import call_rows, staff_of
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import limits_of
@@ -169,11 +169,12 @@ async def save_entry(request: Ask, kind: FromPath[str]) -> Response[Any]:
     key = form.get(_KEYS[section], "")
     ledger, senders = engine_of(request).ledger, engine_of(request).plugins.senders
     entry: Entry = {}
+    sealed = await seal_form(section, form)
     try:
         async with ledger.transaction():
             await lock_site(ledger)
             old = {} if new else await _find(request, section, key)
-            entry = read_entry(section, form, old, senders)
+            entry = read_entry(section, sealed, old, senders)
             if new and await _stands(request, section, key):
                 raise ConfigError(f"there is a {section} called {key} already")
             changed = not new and is_stale(form, await _version(ledger, section, old))

@@ -1,9 +1,11 @@
 """What a form of the administration says, as an entry of the site document."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from rso.core.transport import Sender
+from rso.ledger.people import hash_password
 from rso.plugins.config import decode_options
 from rso.plugins.form import (
     Control,
@@ -14,7 +16,7 @@ from rso.plugins.form import (
 )
 from rso.web.admin_on_call import hours_of, on_call_of
 
-__all__ = ["check_options", "controls", "read_entry"]
+__all__ = ["check_options", "controls", "read_entry", "seal_form"]
 
 Entry = dict[str, Any]
 Senders = Mapping[str, tuple[type[Sender], Any]]
@@ -27,6 +29,18 @@ def read_entry(section: str, form: dict[str, str], old: Entry, senders: Senders)
     if section == "facility":
         return _facility(form, old)
     return _radiologist(form, old, senders) if section == "radiologist" else _user(form, old)
+
+
+async def seal_form(section: str, form: dict[str, str]) -> dict[str, str]:
+    """The form with hashes for its passwords, so that nothing is hashed in a transaction.
+
+    A radiologist's destinations have theirs in the clear: RSO shows them to others.
+    """
+    named = {"user": r"password", "facility": r"source-\d+-password"}.get(section, "(?!)")
+    return {
+        name: await hash_password(value) if re.fullmatch(named, name) else value
+        for name, value in form.items()
+    }
 
 
 def controls(senders: Senders, sender: str, options: Mapping[str, Any]) -> list[Control]:

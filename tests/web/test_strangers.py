@@ -124,3 +124,52 @@ async def test_who_finds_the_queue_full_is_told_when_to_come(
         answer = await web.post("/sign-in", data=form, headers={"Accept": kind})
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "10")
         assert "try again in ten seconds" in answer.text
+
+
+async def test_nothing_is_hashed_while_the_database_is_held(
+    web: Client, enter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By form, document and API: everybody else would wait for it."""
+    boss = await enter(web, "admin")
+    ledger = web.app.state.engine.ledger
+    held: list[bool] = []
+
+    class Watched:
+        def hash(self, password: str) -> str:
+            held.append(ledger._driver._write_lock.locked())
+            return f"$argon2 of {len(password)}"
+
+    def look(password: str, hashed: str) -> bool:
+        held.append(ledger._driver._write_lock.locked())
+        return hashed == f"$argon2 of {len(password)}"
+
+    monkeypatch.setattr(people, "HASHER", Watched())
+    monkeypatch.setattr(people, "is_right", look)
+    source = {"channel": "ftp", "identity": "EAST", "kind": "technician", "password": "secret"}
+    document = {
+        "facility": [{"code": "EAST", "sources": [source]}],
+        "user": [{"email": "new@example.org", "role": "auditor", "password": "a new password"}],
+    }
+    json = boss | {"Accept": "application/json"}
+    for _ in range(2):
+        assert (await web.put("/api/site", headers=json, json=document)).status_code == 200
+    form = {"new": "yes", "email": "x@example.org", "role": "auditor", "password": "0123456789"}
+    facility = {"new": "yes", "code": "WEST", "source-01-channel": "ftp",
+                "source-01-identity": "WEST", "source-01-password": "secretive"}  # fmt: skip
+    for section, sent in (("users", form), ("facilities", facility)):
+        saved = await web.post(
+            f"/admin/{section}/save", headers=boss, data=sent, follow_redirects=False
+        )
+        assert saved.status_code == 303
+    short = await web.post("/admin/users/save", headers=boss, data=form | {
+        "email": "y@example.org", "password": "123456789"})  # fmt: skip
+    assert short.status_code == 422
+    assert held
+    assert not any(held)
+    rows = await ledger.fetch(
+        "SELECT email AS who, password_hash AS hash FROM user_account UNION ALL"
+        " SELECT identity, password_hash FROM source"
+    )
+    made = {row["who"]: row["hash"] for row in rows}
+    for who, length in (("new@example.org", 14), ("x@example.org", 10), ("EAST", 6), ("WEST", 9)):
+        assert made[who] == f"$argon2 of {length}"
