@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from rso.cli.shared import NoConfig
+
 __all__ = ["register", "write_conformance"]
 
 _BEHAVIOUR = {
@@ -29,7 +31,9 @@ def register(app: App) -> None:
 
 
 def conformance(
-    *, out: Annotated[Path | None, Parameter(help="a file instead of standard output")] = None
+    *,
+    out: Annotated[Path | None, Parameter(help="a file instead of standard output")] = None,
+    config: NoConfig = None,  # noqa: ARG001
 ) -> None:
     """Write the DICOM Conformance Statement as Markdown."""
     text = write_conformance()

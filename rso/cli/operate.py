@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from rso.cli.shared import Config, Json, fail, print_json, run_with_engine, table
+from rso.cli.shared import Config, Json, NoConfig, fail, print_json, run_with_engine, table
 
 __all__ = ["register"]
 
@@ -105,7 +105,9 @@ def reindex(*, config: Config = None, json: Json = False) -> None:
 
 
 def demo(
-    *, exit_: Annotated[bool, Parameter(name="--exit", negative="", help="end when done")] = False
+    *,
+    exit_: Annotated[bool, Parameter(name="--exit", negative="", help="end when done")] = False,
+    config: NoConfig = None,  # noqa: ARG001
 ) -> None:
     """Play the whole story on this machine, with real sample images."""
     from rso.demo import run_demo  # noqa: PLC0415

@@ -1,14 +1,16 @@
 """Setting up: init, load, export, stamp."""
 
+import itertools
 import secrets
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli
 from cyclopts import App, Parameter
 
-from rso.cli.shared import Config, Json, fail, print_json, run_with_engine
+from rso.cli.shared import Config, Json, NoConfig, fail, print_json, run_with_engine
 from rso.core.errors import ConfigError
 
 __all__ = ["register"]
@@ -110,9 +112,14 @@ def stamp(
     *,
     out: Path,
     json: Json = False,
+    config: NoConfig = None,  # noqa: ARG001
 ) -> None:
-    """Copy DICOM files with the exam number as their Patient ID, all else byte for byte."""
-    from rso.core.errors import ExamError, IntakeError  # noqa: PLC0415
+    """Copy DICOM files with the exam number as their Patient ID, all else byte for byte.
+
+    Of several folders each has one of its own below --out. The exit code is 1 when nothing was
+    stamped, or a DICOM file was not.
+    """
+    from rso.core.errors import ExamError, IntakeError, NotDicomError  # noqa: PLC0415
     from rso.core.number import parse_number  # noqa: PLC0415
     from rso.dicom.stamp import stamp_file  # noqa: PLC0415
 
@@ -124,22 +131,44 @@ def stamp(
     out.mkdir(parents=True, exist_ok=True)
     stamped: list[str] = []
     skipped: list[dict[str, str]] = []
-    for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            target = out / (file.relative_to(path) if path.is_dir() else file.name)
+    failed: list[dict[str, str]] = []
+    for file, target in _targets(paths, out):
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                stamp_file(file, target, plain)
-            except (IntakeError, OSError) as exc:
-                skipped.append({"file": str(file), "reason": str(exc)})
-            else:
-                stamped.append(str(target))
+            stamp_file(file, target, plain)
+        except NotDicomError as exc:
+            skipped.append({"file": str(file), "reason": str(exc)})
+        except (IntakeError, OSError) as exc:
+            failed.append({"file": str(file), "reason": str(exc)})
+        else:
+            stamped.append(str(target))
     if json:
-        print_json({"stamped": stamped, "skipped": skipped})
+        print_json({"stamped": stamped, "skipped": skipped, "failed": failed})
     else:
-        for entry in skipped:
-            sys.stderr.write(f"skipped {entry['file']}: {entry['reason']}\n")
-        sys.stdout.write(f"{len(stamped)} files stamped, {len(skipped)} skipped\n")
-    if not stamped:
+        for word, entries in (("skipped", skipped), ("failed", failed)):
+            for entry in entries:
+                sys.stderr.write(f"{word} {entry['file']}: {entry['reason']}\n")
+        said = f"{len(stamped)} files stamped, {len(skipped)} skipped"
+        sys.stdout.write(f"{said}, {len(failed)} failed\n" if failed else f"{said}\n")
+    if failed or not stamped:
         raise SystemExit(1)
+
+
+def _targets(paths: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    """Each file with where its copy goes: no two of one run to the same place."""
+    taken: set[Path] = set()
+
+    def free(name: str) -> Path:
+        stem, suffix = Path(name).stem, Path(name).suffix
+        names = itertools.chain([name], (f"{stem}-{n}{suffix}" for n in itertools.count(2)))
+        found = next(out / name for name in names if out / name not in taken)
+        taken.add(found)
+        return found
+
+    for path in paths:
+        if path.is_dir():
+            base = out if len(paths) == 1 else free(path.resolve().name)
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):
+                yield file, base / file.relative_to(path)
+        else:
+            yield path, free(path.name)

@@ -10,10 +10,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from cyclopts import Parameter
 
-__all__ = ["Config", "Json", "actor", "fail", "print_json", "run_with_engine", "table"]
+__all__ = ["Config", "Json", "NoConfig", "actor", "fail", "print_json", "run_with_engine", "table"]
 
 Config = Annotated[
     Path | None, Parameter(name="--config", help="rso.toml; else RSO_CONFIG, else ./rso.toml")
+]
+NoConfig = Annotated[
+    Path | None, Parameter(name="--config", help="taken as every command takes it; nothing is read")
 ]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print JSON")]
 _T = TypeVar("_T")

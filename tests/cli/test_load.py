@@ -87,3 +87,31 @@ def test_a_folder_with_other_files_is_stamped(site: Site, samples: Path, tmp_pat
     done = site.rso("stamp", make_number(), str(folder), "--out", str(tmp_path / "o"), "--json")
     assert [Path(f).name for f in done["stamped"]] == ["z.dcm"]
     assert [Path(f["file"]).name for f in done["skipped"]] == ["README.TXT"]
+    assert done["failed"] == []
+
+
+def test_folders_with_equal_names_inside_are_all_stamped(
+    site: Site, samples: Path, tmp_path: Path
+) -> None:
+    """Two discs, each with IM1: both are there; a file that is there already fails the command."""
+    image = (samples / "CT_small.dcm").read_bytes()
+    for folder in ("one/disc", "two/disc"):
+        (tmp_path / folder / "A").mkdir(parents=True)
+        (tmp_path / folder / "A" / "IM1").write_bytes(image)
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "IM1.dcm").write_bytes(image)
+    out = tmp_path / "o"
+    given = ["one/disc", "two/disc", "x/IM1.dcm", "y/IM1.dcm"]
+    arguments = [make_number(), *(str(tmp_path / path) for path in given), "--out", str(out)]
+    done = site.rso("stamp", *arguments, "--json")
+    assert [str(Path(f).relative_to(out)) for f in done["stamped"]] == [
+        "disc/A/IM1", "disc-2/A/IM1", "IM1.dcm", "IM1-2.dcm",
+    ]  # fmt: skip
+    again = site.run("stamp", *arguments)
+    assert again.returncode == 1
+    assert again.stdout == "0 files stamped, 0 skipped, 4 failed\n"
+    (out / "IM1.dcm").unlink()
+    again = site.run("stamp", *arguments)
+    assert again.returncode == 1
+    assert again.stdout == "1 files stamped, 0 skipped, 3 failed\n"

@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from argon2 import PasswordHasher, extract_parameters
+from cyclopts import App
 
+from rso.cli.main import app
 from rso.core import password
 from rso.testing.site import Site, free_port
 
@@ -32,6 +35,26 @@ def test_a_command_loads_what_it_needs(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stdout.split() == ["{", '"exams":', "[]", "}"]
     assert done.stderr.strip() == "[]"
+
+
+def commands(group: App) -> Iterator[tuple[str, App]]:
+    """Every command below, with its name in full."""
+    for name in group:
+        if not name.startswith("-"):
+            found = group[name]
+            if found.default_command is not None:
+                yield f"{group.name[0]} {name}", found
+            yield from commands(found)
+
+
+def test_every_command_takes_a_configuration() -> None:
+    """A script gives it to all alike; ``init`` alone makes one."""
+    without = {
+        name
+        for name, command in commands(app)
+        if "--config" not in {n for a in command.assemble_argument_collection() for n in a.names}
+    }
+    assert without == {"rso init"}
 
 
 def test_nobodys_hash_costs_what_a_hash_costs() -> None:
