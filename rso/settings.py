@@ -43,7 +43,9 @@ class Site(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(description="shown on every page")] = "RSO"
     data_dir: Annotated[str, Meta(description="spool, archive, quarantine")] = "data"
-    base_url: Annotated[str, Meta(description="as people reach it; empty: from [web]")] = ""
+    base_url: Annotated[
+        str, Meta(description="where people reach it, for links; empty: from [web]")
+    ] = ""
 
 
 class Database(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

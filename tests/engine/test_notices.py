@@ -4,13 +4,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec import structs
 
 from rso.core.exam import Patient
 from rso.engine.check import run_checks
+from rso.engine.check_notify import check_notify
 from rso.engine.notice_check import languages_of, sample_messages, template_problems
 from rso.engine.notices import notice_of, patient_line, write_message
 from rso.engine.pace import Pace
+from rso.plugins import Plugins
 
 CHANNELS = ("email", "fax", "sms")
 
@@ -96,3 +99,33 @@ def test_the_pace_is_kept() -> None:
     assert pace.left(at + timedelta(seconds=2)) == 0
     assert pace.left(at + timedelta(seconds=3)) == 1
     assert pace.left(at + timedelta(hours=1)) == 6
+
+
+@pytest.mark.parametrize(
+    ("host", "base_url", "messages", "said"),
+    [
+        ("0.0.0.0", "", True, (False, True)),
+        ("::", "", True, (False, True)),
+        ("0.0.0.0", "", False, (True, True)),
+        ("0.0.0.0", "https://rso.example.org", True, None),
+        ("127.0.0.1", "", True, (True, True)),
+        ("localhost", "", True, (True, True)),
+        ("127.0.0.1", "", False, None),
+        ("10.0.0.7", "", True, None),
+        ("rso.example.org", "", True, None),
+    ],
+)
+async def test_links_that_lead_nowhere_are_named(
+    world: Any, host: str, base_url: str, messages: bool, said: tuple[bool, bool] | None
+) -> None:
+    """Listening everywhere is no address: wrong where messages are sent, else a warning."""
+    settings = structs.replace(
+        world.engine.settings,
+        web=structs.replace(world.engine.settings.web, host=host),
+        site=structs.replace(world.engine.settings.site, base_url=base_url),
+    )
+    plugins = world.engine.plugins if messages else Plugins(settings)
+    engine = structs.replace(world.engine, settings=settings, plugins=plugins)
+    found = [c for c in await check_notify(engine) if c.name == "address of RSO"]
+    assert [(c.ok, c.warning) for c in found] == ([said] if said else [])
+    assert all("base_url in [site]" in c.detail for c in found)
