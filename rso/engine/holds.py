@@ -64,10 +64,10 @@ def _summary(hold: HoldRow) -> HoldSummary:
 
 
 async def list_holds(
-    ledger: Ledger, *, facilities: Sequence[str] | None = None
+    ledger: Ledger, *, facilities: Sequence[str] | None = None, most: int | None = None
 ) -> list[HoldSummary]:
-    """Everything that waits for a decision, oldest first."""
-    return [_summary(hold) for hold in await find_holds(ledger, facilities=facilities)]
+    """What waits for a decision, oldest first: everything, or the ``most`` that wait longest."""
+    return [_summary(hold) for hold in await find_holds(ledger, facilities=facilities, most=most)]
 
 
 async def show_hold(

@@ -186,9 +186,7 @@ async def retry_routing(engine: Engine) -> int:
     Nothing of a cancelled exam is routed, and its holds end.
     """
     routed = 0
-    for hold in await find_holds(engine.ledger):
-        if hold.reason != NO_DESTINATION:
-            continue
+    for hold in await find_holds(engine.ledger, reason=NO_DESTINATION):
         async with engine.ledger.transaction():
             current = await hold_by_id(engine.ledger, hold.id, lock=True)
             if current is None or current.state != "open":

@@ -155,16 +155,27 @@ async def hold_by_id(ledger: Ledger, hold_id: str, *, lock: bool = False) -> Hol
 
 
 async def find_holds(
-    ledger: Ledger, *, facilities: Sequence[str] | None = None, state: str = "open"
+    ledger: Ledger,
+    *,
+    facilities: Sequence[str] | None = None,
+    state: str = "open",
+    reason: str = "",
+    alarms_first: bool = False,
+    most: int | None = None,
 ) -> list[HoldRow]:
     """Holds in this state, oldest first; ``facilities`` limits whose (``None`` means all)."""
     if facilities is not None and not facilities:
         return []
-    where, values = "h.state = ?", [state]
+    where, values = "h.state = ?", list[Any]([state])
+    if reason:
+        where += " AND h.reason = ?"
+        values.append(reason)
     if facilities is not None:
         where += f" AND h.facility IN ({','.join('?' * len(facilities))})"
         values += facilities
-    rows = await ledger.fetch(f"{_SELECT} WHERE {where} ORDER BY h.opened_at, h.id", *values)
+    order = "h.alarm DESC, h.opened_at, h.id" if alarms_first else "h.opened_at, h.id"
+    limit = "" if most is None else f" LIMIT {most:d}"
+    rows = await ledger.fetch(f"{_SELECT} WHERE {where} ORDER BY {order}{limit}", *values)
     return [_row(values) for values in rows]
 
 

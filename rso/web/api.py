@@ -21,12 +21,14 @@ from rso.engine.requests import (
     duplicates_of,
     unknown_name,
 )
+from rso.ledger.holds import open_holds
 from rso.web.auth import engine_of, signed_in
 from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS", "CreatedExam", "NewExam"]
 
 Ask = Request[Any, Any, Any]
+_MOST_HOLDS = 500
 Text = Annotated[str, Meta(max_length=200)]
 Cursor = Annotated[str, QueryParameter(max_length=32, description="A page's `next` or `previous`.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000, description="Exams on a page.")]
@@ -98,9 +100,14 @@ class Exams(Struct, frozen=True, kw_only=True):
 
 
 class Holds(Struct, frozen=True, kw_only=True):
-    """A list of holds."""
+    """Holds, oldest first.
+
+    Attributes:
+        more: How many wait behind these.
+    """
 
     holds: list[HoldSummary]
+    more: int = 0
 
 
 @post("/api/exams")
@@ -196,9 +203,12 @@ async def api_show(request: Ask, number: FromPath[str]) -> ExamView:
 
 @get("/api/holds")
 async def api_holds(request: Ask) -> Holds:
-    """List what waits for a decision."""
+    """List what waits for a decision, the 500 oldest; ``more`` says how many others wait."""
     me = await signed_in(request)
-    return Holds(holds=await list_holds(engine_of(request).ledger, facilities=me.person.facilities))
+    ledger, whose = engine_of(request).ledger, me.person.facilities
+    found = await list_holds(ledger, facilities=whose, most=_MOST_HOLDS)
+    waiting = await open_holds(ledger, whose)
+    return Holds(holds=found, more=max(waiting["count"] - len(found), 0))
 
 
 HANDLERS = [api_create, api_list, api_show, api_holds]

@@ -21,7 +21,7 @@ from rso.engine.holds import (
 from rso.engine.matters import note_opened
 from rso.engine.recall_notice import Heard, told_of_recall
 from rso.ledger.exams import exam_by_id, now
-from rso.ledger.holds import HoldRow, find_holds
+from rso.ledger.holds import HoldRow, find_holds, open_holds
 from rso.ledger.images import middle_of, series_of
 from rso.ledger.studies import incoming_from_row, studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
@@ -39,15 +39,16 @@ _SERIES = 60
 
 async def _waiting(request: Ask, me: Identity) -> dict[str, Any]:
     """What waits: alarms first, then the oldest."""
-    found = await find_holds(engine_of(request).ledger, facilities=me.person.facilities)
-    found.sort(key=lambda hold: not hold.alarm)
+    ledger, whose = engine_of(request).ledger, me.person.facilities
+    found = await find_holds(ledger, facilities=whose, alarms_first=True, most=_MOST)
+    waiting = await open_holds(ledger, whose)
     at = now()
     return {
-        "holds": found[:_MOST],
-        "more": max(len(found) - _MOST, 0),
-        "alarms": sum(hold.alarm for hold in found),
-        "what": {hold.id: row_words(hold.row)[0] for hold in found[:_MOST]},
-        "age": {hold.id: ago_words(at - hold.opened_at) for hold in found[:_MOST]},
+        "holds": found,
+        "more": max(waiting["count"] - len(found), 0),
+        "alarms": waiting["alarms"],
+        "what": {hold.id: row_words(hold.row)[0] for hold in found},
+        "age": {hold.id: ago_words(at - hold.opened_at) for hold in found},
     }
 
 

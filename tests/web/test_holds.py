@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -243,3 +244,30 @@ async def test_candidates_over_the_api(clinics: Engine, client: AsyncTestClient[
     assert (await client.get(url, headers=stranger)).status_code == 409
     seen = await clinics.ledger.fetch("SELECT actor FROM audit WHERE action = 'hold opened'")
     assert [row["actor"] for row in seen] == ["lead@example.org"]
+
+
+async def test_a_flood_of_holds_is_shown_in_part(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """The page begins with the alarm that came last, the API with the oldest; both count all."""
+    await held(clinics, Patient(name="DOE^JANE"))
+    (row,) = await clinics.ledger.fetch("SELECT * FROM hold")
+    begun = now()
+    await clinics.ledger.insert_rows(
+        tables.Hold,
+        [
+            {**row, "id": new_id(), "reason": f"flood {n}", "alarm": n == 501,
+             "opened_at": begun + timedelta(seconds=n)}
+            for n in range(502)
+        ],
+    )  # fmt: skip
+    headers = await person(clinics, "lead@example.org")
+    text = (await client.get("/holds/rows", headers=headers)).text
+    assert "503 wait for a person" in text
+    assert "1 with an alarm" in text
+    assert "303 more follow" in text
+    assert text.count('id="hold-') == 200
+    assert text.index("flood 501<") < text.index("flood 0<")
+    answer = (await client.get("/api/holds", headers=headers)).json()
+    assert (len(answer["holds"]), answer["more"]) == (500, 3)
+    assert [hold["reason"] for hold in answer["holds"][1:]] == [f"flood {n}" for n in range(499)]
