@@ -1,11 +1,17 @@
 """Messages as JSON, and what needs a person: list, send again, acknowledge."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 from litestar import Request, get, post
-from litestar.exceptions import ClientException, NotFoundException, PermissionDeniedException
+from litestar.exceptions import (
+    ClientException,
+    NotFoundException,
+    PermissionDeniedException,
+    ValidationException,
+)
 from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
@@ -13,10 +19,15 @@ from rso.engine.exams import find_exam
 from rso.engine.matters import acknowledge, exam_matters, find_matter, may_acknowledge
 from rso.engine.notify import exam_notifications, retry_notification
 from rso.web.auth import Identity, engine_of, signed_in
+from rso.web.typed import whole_number
 
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
+Cursor = Annotated[str, QueryParameter(max_length=64, description="An answer's `next`.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Messages on a page.")]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = 32_503_680_000_000_000  # of the year 3000, in microseconds: each database has it
 
 
 class MessageView(Struct, frozen=True, kw_only=True):
@@ -32,9 +43,10 @@ class MessageView(Struct, frozen=True, kw_only=True):
 
 
 class Messages(Struct, frozen=True, kw_only=True):
-    """The newest messages."""
+    """A page of messages, the newest first; ``next`` is the ``cursor`` of the page that follows."""
 
     messages: list[MessageView]
+    next: str | None
 
 
 class MatterView(Struct, frozen=True, kw_only=True):
@@ -76,18 +88,36 @@ def _message(row: Mapping[str, Any]) -> MessageView:
     )
 
 
+def _place(cursor: str) -> tuple[datetime, str] | None:
+    """When the last message of the page before was written, and its key."""
+    if not cursor:
+        return None
+    at, _, key = cursor.partition("_")
+    number = whole_number(at)
+    try:
+        if number is None or number > _LAST:
+            raise ValueError
+        return _EPOCH + timedelta(microseconds=number), str(UUID(key))
+    except ValueError:
+        raise ValidationException("the cursor is not one of this list") from None
+
+
 @get("/api/notifications")
-async def api_messages(
-    request: Ask,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Messages at most.")] = 200,
-) -> Messages:
-    """What became of the newest messages, of the caller's facilities."""
+async def api_messages(request: Ask, cursor: Cursor = "", limit: Limit = 200) -> Messages:
+    """What became of messages, of the caller's facilities, a page at a time to the oldest."""
     me = await signed_in(request)
     me.require("coordinator", "auditor")
     rows = await exam_notifications(
-        engine_of(request).ledger, facilities=me.person.facilities, limit=limit
+        engine_of(request).ledger,
+        facilities=me.person.facilities,
+        before=_place(cursor),
+        limit=limit + 1,
     )
-    return Messages(messages=[_message(row) for row in rows])
+    following = None
+    if len(rows) > limit:
+        at: datetime = rows[limit - 1]["created_at"]
+        following = f"{(at - _EPOCH) // timedelta(microseconds=1)}_{rows[limit - 1]['id']}"
+    return Messages(messages=[_message(row) for row in rows[:limit]], next=following)
 
 
 @post("/api/notifications/{message:str}/retry", status_code=200)

@@ -177,8 +177,20 @@ async def test_a_message_that_failed_is_sent_again(
             ledger, "manual", exam, [contact], facility="NORTH", dedupe=f"m{number}"
         )
     assert len((await client.get("/api/notifications", headers=me)).json()["messages"]) == 3
-    newest = (await client.get("/api/notifications?limit=2", headers=me)).json()["messages"]
-    assert len(newest) == 2
+    await ledger.execute(
+        "UPDATE outbox SET created_at = ?", exam.created_at
+    )  # at once, all of them
+    all_ = (await client.get("/api/notifications", headers=me)).json()
+    assert all_["next"] is None
+    seen, cursor = list[dict[str, Any]](), ""
+    while cursor is not None:
+        asked = {"limit": 1, "cursor": cursor}
+        page = (await client.get("/api/notifications", headers=me, params=asked)).json()
+        seen, cursor = seen + page["messages"], page["next"]
+    assert seen == all_["messages"]
+    for wrong in ("x", "1_x", f"{10**17}_{exam.id}", f"-1_{exam.id}", "_"):
+        bad = await client.get("/api/notifications", headers=me, params={"cursor": wrong})
+        assert bad.status_code == 400, wrong
     oldest = (await ledger.fetch("SELECT id FROM outbox WHERE dedupe = 'm0'"))[0]["id"]
     url = f"/api/notifications/{oldest}/retry"
     assert (await client.post(url, headers=me)).status_code == 409
