@@ -25,6 +25,15 @@ _T = TypeVar("_T")
 _BUSY_SECONDS = 30.0
 _READERS = 4
 _POLL_SECONDS = 0.5
+# What passes, or a person mends while RSO runs; anything else is a fault of the program.
+_AWAY = {
+    sqlite3.SQLITE_BUSY: "the database is locked",
+    sqlite3.SQLITE_LOCKED: "the database is locked",
+    sqlite3.SQLITE_FULL: "the database has no room",
+    sqlite3.SQLITE_IOERR: "the database's volume fails",
+    sqlite3.SQLITE_READONLY: "the database cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
+}
 _inside: ContextVar[bool] = ContextVar("sqlite_transaction", default=False)
 
 
@@ -81,7 +90,7 @@ class SqliteDriver:
         driver = cls(Path(path))
         driver.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _close_to_others(driver.path)
-        driver._writer = await driver._in_writer(driver._connect)
+        driver._writer = await driver._guard(lambda: driver._in_writer(driver._connect))
         for _ in range(_READERS):
             driver._readers.put(await driver._in_writer(driver._connect_reader))
         return driver
@@ -127,7 +136,7 @@ class SqliteDriver:
                 lambda: loop.run_in_executor(self._reader_threads, self._read, sql, values)
             )
         async with self.begin():
-            return await self._in_writer(lambda: _rows(self._w, sql, values))
+            return await self._guard(lambda: self._in_writer(lambda: _rows(self._w, sql, values)))
 
     @property
     def _w(self) -> sqlite3.Connection:
@@ -145,18 +154,19 @@ class SqliteDriver:
         try:
             return await work()
         except sqlite3.OperationalError as exc:
-            if "locked" in str(exc) or "busy" in str(exc):
-                raise LedgerUnavailable(f"the database is locked: {exc}") from exc
+            # The extended codes have the plain one in their lowest byte.
+            if why := _AWAY.get((exc.sqlite_errorcode or 0) & 0xFF):
+                raise LedgerUnavailable(f"{why}: {exc}") from exc
             raise
 
     async def execute(self, sql: str, values: Sequence[Any]) -> int:
         async with self.begin():
-            return await self._in_writer(lambda: _run(self._w, sql, values))
+            return await self._guard(lambda: self._in_writer(lambda: _run(self._w, sql, values)))
 
     async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         adapted = [[_adapt(v) for v in row] for row in rows]
         async with self.begin():
-            await self._in_writer(lambda: self._w.executemany(sql, adapted))
+            await self._guard(lambda: self._in_writer(lambda: self._w.executemany(sql, adapted)))
 
     async def script(self, sql: str) -> None:
         for statement in filter(str.strip, sql.split(";")):

@@ -8,7 +8,15 @@ from datetime import timedelta
 import pytest
 
 from rso.core.errors import ConfigError
-from rso.ledger import Ledger, LedgerValueError, audit, new_id, site_tables, tables
+from rso.ledger import (
+    Ledger,
+    LedgerUnavailable,
+    LedgerValueError,
+    audit,
+    new_id,
+    site_tables,
+    tables,
+)
 from rso.ledger.deliveries import Answer, add_items, claim_items, complete_items, ensure_delivery
 from rso.ledger.exams import now
 from rso.ledger.people import sign_in
@@ -256,3 +264,29 @@ async def test_sources_that_come_at_once_are_told_apart(ledger: Ledger) -> None:
         return_exceptions=True,
     )  # fmt: skip
     assert [isinstance(one, ConfigError) for one in both].count(True) == 3
+
+
+@pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
+async def test_a_database_without_room_is_away(ledger: Ledger) -> None:
+    """Whatever was asked of it: the loops wait, and go on when there is room."""
+    pages = (await ledger.fetch("PRAGMA page_count"))[0]["page_count"]
+    await ledger.fetch(f"PRAGMA max_page_count = {pages}")
+    many = [login(f"{n}" * 300) for n in range(1000)]
+    with pytest.raises(LedgerUnavailable, match="no room"):
+        await ledger.insert_rows(site_tables.Login, many)
+    add = "INSERT INTO pad VALUES (?)"
+    await ledger.fetch("PRAGMA max_page_count = 1000000")
+    await ledger.execute("CREATE TABLE pad (text)")
+    pages = (await ledger.fetch("PRAGMA page_count"))[0]["page_count"]
+    await ledger.fetch(f"PRAGMA max_page_count = {pages}")
+    for write in (
+        lambda: ledger.execute(add, "x" * 100_000),
+        lambda: ledger.execute_many(add, [["x" * 100_000]]),
+        lambda: ledger.fetch(f"{add} RETURNING 1", "x" * 100_000),
+    ):
+        with pytest.raises(LedgerUnavailable, match="no room"):
+            await write()
+    await ledger.fetch("PRAGMA max_page_count = 1000000")
+    await ledger.insert_rows(site_tables.Login, many)
+    with pytest.raises(sqlite3.OperationalError):  # an error in the program is one still
+        await ledger.execute("SELECT nothing FROM nowhere")
