@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rso.core.errors import ExamError, MatchingError
-from rso.core.exam import Exam
+from rso.core.exam import Exam, ExamStatus
 from rso.core.matching import Verdict, compare
 from rso.core.number import parse_number
 from rso.engine.context import Engine
@@ -20,7 +20,7 @@ from rso.engine.resume import resume_study
 from rso.engine.router import NO_DESTINATION, route_study, stop_study
 from rso.engine.settle import conclude
 from rso.ledger import Ledger, audit
-from rso.ledger.exams import exam_by_id, now
+from rso.ledger.exams import exam_by_id, now, set_status
 from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold, question_open
 from rso.ledger.studies import incoming_from_row, lock_study
 
@@ -101,7 +101,7 @@ async def release_hold(
     identity: str = "exam",
     facilities: Sequence[str] | None = None,
 ) -> bool:
-    """Let what is held join an exam.
+    """Let what is held join an exam; late images take the one they are of back from closed.
 
     Args:
         engine: The engine.
@@ -129,7 +129,8 @@ async def release_hold(
         hold = await _open(ledger, hold_id, facilities)
         study = await lock_study(ledger, hold.study)
         exam = await find_exam(ledger, number, facilities=[hold.facility], lock=True)
-        if exam.status.ended:
+        reopens = exam.status is ExamStatus.CLOSED and _is_own(hold, study, exam)
+        if exam.status.ended and not reopens:
             raise MatchingError(f"the exam is {exam.status}")
         verdict = compare(incoming_from_row(study), exam)
         choice = {"exam": exam.number, "identity": identity}
@@ -143,12 +144,23 @@ async def release_hold(
         await close_hold(
             ledger, hold.id, state="released", actor=actor, resolution=reason, exam=exam.id
         )
+        if reopens:
+            await set_status(ledger, exam.id, ExamStatus.RECEIVING)
+            exam = structs.replace(exam, status=ExamStatus.RECEIVING)
         await _join(engine, hold, study, exam, correct=identity == "exam" and differs)
+        if reopens:
+            await note_exam(ledger, exam, actor, "exam reopened", hold=hold.id)
         await note_exam(
             ledger, exam, actor, "hold released", hold=hold.id, reason=reason, identity=identity
         )
     engine.work.set()
     return True
+
+
+def _is_own(hold: HoldRow, study: Mapping[str, Any], exam: Exam) -> bool:
+    """Whether an exam that ended is the one that late images are of."""
+    named = {*hold.evidence.get("suggestions", []), hold.evidence.get("exam_number")}
+    return study["exam"] == exam.id or (hold.row in {1, 3} and exam.number in named)
 
 
 def _names_exam(patient_id: str, exam: Exam) -> bool:
