@@ -55,7 +55,7 @@ proof: venv peers  ## the long forms of the promises' tests
 bench: venv peers  ## measure against DCMTK and Orthanc, as ratios
 	$(RUN)/python bench/run.py $(ARGS)
 
-screens: venv peers  ## renew the pictures of the manual
+screens: venv peers  ## renew the pictures of the manual, and a sheet of every page
 	$(RUN)/python docs/screens/renew.py $(ARGS)
 
 lock:  ## renew uv.lock after a change of dependencies

@@ -145,3 +145,15 @@ async def test_messages_are_read_to_their_end(
         answer = await mailing.get("/notifications", headers=me,
                                    params={"at": typed, "before": ids[0]})  # fmt: skip
         assert answer.status_code == status
+
+
+async def test_what_a_provider_says_twice_is_read_once(mailing: Client) -> None:
+    """The state of a message, and its provider's own word for the same."""
+    assert mailing.app.template_engine is not None
+    macros = mailing.app.template_engine.get_template("notify.html").module  # type: ignore[attr-defined]
+    line = {"at": "2026-03-01T12:00:00+00:00", "channel": "sms", "to": "***1"}
+    for said, shown in (("accepted: accepted", "accepted"),
+                        ("failed: the provider answered 404", "failed: the provider answered 404")):  # fmt: skip
+        row = {"recipient": "a", "event": "manual", "state": "accepted",
+               "history": [{**line, "result": said}]}  # fmt: skip
+        assert f"SMS ***1: {shown}</li>" in macros.timeline([row])
