@@ -8,10 +8,8 @@ removed; then the ledger says that they are gone. Killed anywhere, the next run 
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -62,7 +60,6 @@ class Purge(Struct, frozen=True, kw_only=True):
     Attributes:
         applied: False for a dry run.
         files_removed: Files that are gone after this run, those of an interrupted one included.
-        whole: False when it was bounded and stopped before it had looked at all exams.
     """
 
     applied: bool
@@ -70,28 +67,16 @@ class Purge(Struct, frozen=True, kw_only=True):
     instances: int
     size: int
     files_removed: int = 0
-    whole: bool = True
 
 
-async def plan_purge(
-    engine: Engine, *, most: int | None = None, seconds: float | None = None
-) -> Purge:
-    """What ``purge`` would do now, or the first of it; changes nothing.
-
-    Args:
-        engine: The engine.
-        most: So many exams at most.
-        seconds: What is found until then.
-    """
-    return await _walk(engine, apply=False, actor="", most=most, seconds=seconds)
+async def plan_purge(engine: Engine) -> Purge:
+    """What ``purge`` would do now; changes nothing."""
+    return await _walk(engine, apply=False, actor="")
 
 
-async def purge(engine: Engine, *, actor: str, most: int | None = None) -> Purge:
-    """Let the images of exams go that may, of ``most`` of them or of all.
-
-    It is safe to run twice, or by two at once.
-    """
-    done = await _walk(engine, apply=True, actor=actor, most=most)
+async def purge(engine: Engine, *, actor: str) -> Purge:
+    """Let the images of every exam go that may; safe to run twice, or by two at once."""
+    done = await _walk(engine, apply=True, actor=actor)
     removed = await _remove_files(engine)
     await sweep_documents(engine)
     return Purge(
@@ -100,22 +85,15 @@ async def purge(engine: Engine, *, actor: str, most: int | None = None) -> Purge
         instances=done.instances,
         size=done.size,
         files_removed=removed,
-        whole=done.whole,
     )
 
 
-async def _walk(
-    engine: Engine, *, apply: bool, actor: str, most: int | None, seconds: float | None = None
-) -> Purge:
+async def _walk(engine: Engine, *, apply: bool, actor: str) -> Purge:
     found: list[PurgedExam] = []
-    whole = True
-    until = None if seconds is None else time.monotonic() + seconds
-    async with contextlib.aclosing(_candidates(engine)) as rows:
-        async for row in rows:
-            late = until is not None and time.monotonic() > until
-            if late or (most is not None and len(found) >= most):
-                whole = False
-                break
+    after = "00000000-0000-0000-0000-000000000000"
+    while rows := await candidates(engine.ledger, after, _GROUP):
+        after = str(rows[-1]["id"])
+        for row in rows:
             if apply:
                 # Decided again inside the transaction that acts on it.
                 async with engine.ledger.transaction():
@@ -131,16 +109,7 @@ async def _walk(
         exams=found,
         instances=sum(exam.instances for exam in found),
         size=sum(exam.size for exam in found),
-        whole=whole,
     )
-
-
-async def _candidates(engine: Engine) -> AsyncGenerator[dict[str, Any], None]:
-    after = "00000000-0000-0000-0000-000000000000"
-    while rows := await candidates(engine.ledger, after, _GROUP):
-        after = str(rows[-1]["id"])
-        for row in rows:
-            yield row
 
 
 async def _consider(engine: Engine, exam_id: str, number: str, facility: str) -> PurgedExam | None:

@@ -14,7 +14,7 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rso.core.errors import RsoError
 from rso.testing.fixtures import missing
 from rso.testing.modality import send_files
 from rso.testing.site import Site, free_port, wait_for
+from rso.testing.tracing import mutant
 
 __all__ = [
     "Copies",
@@ -35,6 +36,7 @@ __all__ = [
     "Verdict",
     "judge",
     "pixels_of",
+    "running_with",
     "send_on",
 ]
 
@@ -317,3 +319,17 @@ def send_on(
         if failed_at and sum(s == 0 for s in answers.values()) > done:
             slowest, failed_at = max(slowest, time.monotonic() - failed_at), 0.0
     return answers, slowest
+
+
+@contextlib.contextmanager
+def running_with(defect: str, folder: Path, port: int, more: str = "") -> Iterator[Ours]:
+    """RSO with a defect, its PACS on ``port``."""
+    ours = Ours(Site(folder, port))
+    if more:
+        (folder / "more.toml").write_text(more)
+        ours.site.rso("load", str(folder / "more.toml"), "--json")
+    ours.site.start("receive,work", environment=mutant(folder / "mutant", defect))
+    try:
+        yield ours
+    finally:
+        ours.site.stop()

@@ -6,7 +6,6 @@ from litestar import Request, get, post
 from litestar.response import Template
 
 from rso.core.number import format_number
-from rso.engine.context import Engine
 from rso.engine.purge import Purge, plan_purge, purge
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
@@ -14,9 +13,7 @@ from rso.web.page import page
 __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
-# A page looks for so many exams, for so long; rso purge looks at all.
-_MOST = 200
-_SECONDS = 3.0
+_MOST_SHOWN = 200
 
 
 async def _admin(request: Ask) -> Identity:
@@ -25,16 +22,12 @@ async def _admin(request: Ask) -> Identity:
     return me
 
 
-async def _plan(engine: Engine) -> Purge:
-    return await plan_purge(engine, most=_MOST, seconds=_SECONDS)
-
-
 async def _show(request: Ask, me: Identity, done: Purge, problem: str = "") -> Template:
     engine = engine_of(request)
     rows = await engine.ledger.fetch("SELECT code, settings FROM facility ORDER BY code")
     made = page(
         request, "admin_retention.html", me, found=done, problem=problem,
-        shown=[(format_number(e.exam_number), e) for e in done.exams],
+        shown=[(format_number(e.exam_number), e) for e in done.exams[:_MOST_SHOWN]],
         facilities=rows, by_itself=engine.settings.retention.purge,
     )  # fmt: skip
     if problem:
@@ -44,23 +37,21 @@ async def _show(request: Ask, me: Identity, done: Purge, problem: str = "") -> T
 
 @get("/admin/retention")
 async def retention_page(request: Ask) -> Template:
-    """What a purge would remove now, or the first of it."""
+    """What a purge would remove now."""
     me = await _admin(request)
-    return await _show(request, me, await _plan(engine_of(request)))
+    return await _show(request, me, await plan_purge(engine_of(request)))
 
 
 @post("/admin/retention", status_code=200)
 async def purge_now(request: Ask) -> Template:
-    """Remove as many exams' images as were shown, when the form says so in full."""
+    """Remove it, when the form says so in full."""
     me = await _admin(request)
     form = await checked_form(request)
     engine = engine_of(request)
     if form.get("confirm", "").lower() != "remove":
         problem = "Type “remove” to confirm."
-        return await _show(request, me, await _plan(engine), problem)
-    shown = form.get("exams", "")
-    most = min(int(shown), _MOST) if shown.isdecimal() and len(shown) < 10 else _MOST
-    return await _show(request, me, await purge(engine, actor=me.person.email, most=most))
+        return await _show(request, me, await plan_purge(engine), problem)
+    return await _show(request, me, await purge(engine, actor=me.person.email))
 
 
 HANDLERS = [retention_page, purge_now]

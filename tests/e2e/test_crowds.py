@@ -17,6 +17,7 @@ from rso.core.errors import TransportError
 from rso.dicom.requestor import Requestor
 from rso.testing.crowd import Crowd
 from rso.testing.site import Site, free_port, wait_for
+from rso.testing.storage import running_with
 from rso.testing.study import CT_IMAGE_STORAGE, tiny_dataset
 
 pytestmark = pytest.mark.alone
@@ -243,3 +244,42 @@ def test_associations_at_once_all_succeed(port: Site) -> None:
 def test_500_associations_at_once_all_succeed(port: Site) -> None:
     """R11: 500 associations of 100 instances."""
     many_at_once(port, 500, 100)
+
+
+PATIENT = """
+from rso.dicom.wire import Wire
+real = Wire.read_head
+def waits(self, seconds, *, whole=False):
+    return real(self, 10_000.0)
+Wire.read_head = waits
+"""
+LEAKS = """
+import os
+from rso.dicom.wire import Wire
+real, kept = Wire.close, []
+def keeps(self):
+    kept.append(os.dup(self.sock.fileno()))
+    real(self)
+Wire.close = keeps
+"""
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(300)
+def test_r10_finds_clients_that_are_waited_for(tmp_path: Path) -> None:
+    """R10 is able to fail: who says nothing is waited for."""
+    with (
+        running_with(PATIENT, tmp_path, free_port()) as ours,
+        pytest.raises(AssertionError, match="== 0"),
+    ):
+        stays_open(ours.site, 80, 15)
+
+
+@pytest.mark.proof
+def test_r11_finds_what_is_left_behind(tmp_path: Path) -> None:
+    """R11 is able to fail: a descriptor of each association stays."""
+    with (
+        running_with(LEAKS, tmp_path, free_port()) as ours,
+        pytest.raises(AssertionError, match="it did not happen in time"),
+    ):
+        many_at_once(ours.site, 20, 2)

@@ -1,46 +1,34 @@
 """A running RSO among broken bytes, bombs and hostile names: it stays up, quick, and in its folders."""
 
-import base64
 import contextlib
-import errno
 import ftplib
-import http.client
 import io
 import itertools
 import re
 import signal
-import socket
-import struct
 import subprocess
 import sys
-import threading
-import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import generate_uid
 
-from rso.core.errors import TransportError
 from rso.dicom.requestor import Requestor
-from rso.testing.mutations import corpus, mutated, nested, part10, zipped
+from rso.testing.hostile import CONTEXT, exchange, faults, post, processes, serves, withstands
+from rso.testing.mutations import corpus, mutated, part10, zipped
 from rso.testing.site import Site, free_port
-from rso.testing.study import CT_IMAGE_STORAGE, tiny_dataset
+from rso.testing.study import tiny_dataset
+from rso.testing.tracing import mutant
 
 pytestmark = pytest.mark.alone
 CORPUS = Path(__file__).with_name("corpus")
-LITTLE = str(ExplicitVRLittleEndian)
-CONTEXT = (CT_IMAGE_STORAGE, LITTLE)
-DEFLATED = "1.2.840.10008.1.2.1.99"
 SHORT = settings(
     max_examples=40, derandomize=True, deadline=None, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 LONG = settings(SHORT, max_examples=3000, derandomize=False)
-AUTHORIZATION = base64.b64encode(b"north-gateway:north's password").decode()
 
 
 @pytest.fixture(scope="module")
@@ -52,76 +40,7 @@ def rso(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield made
     assert processes(made) == before, "a process ended and was started again"
     assert made.stop() == 0
-    log = (made.folder / "rso.log").read_text()
-    for sign in ("Traceback", "association failed", '"level": "critical"'):
-        place = log.find(sign)
-        assert place < 0, log[max(place - 1000, 0) : place + 4000]
-
-
-def processes(site: Site) -> dict[str, int]:
-    """The process of each role."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"rso.roles" in words and str(site.config).encode() in words:
-                found[words[words.index(b"rso.roles") + 1].decode()] = int(folder.name)
-    return found
-
-
-def store(site: Site, uid: str, dataset: bytes, announced: str = "") -> int:
-    """One instance over an association of its own; the status, or -1 where it was cut off."""
-    try:
-        requestor = Requestor(
-            "127.0.0.1", site.dicom, called_ae_title="RSO", calling_ae_title="NORTHPACS",
-            contexts=[CONTEXT],
-        )  # fmt: skip
-    except TransportError:
-        return -1
-    try:
-        return requestor.store(CONTEXT[0], announced or uid, CONTEXT[1], [dataset]).status
-    except TransportError:
-        return -1
-    finally:
-        requestor.release()
-
-
-def serves(site: Site) -> float:
-    """Seconds for an honest instance."""
-    began = time.monotonic()
-    uid = generate_uid()
-    assert store(site, uid, tiny_dataset(uid)) == 0
-    return time.monotonic() - began
-
-
-def exchange(port: int, data: bytes, *, seconds: float = 20.0) -> bytes:
-    """Send bytes, say that no more come, and read until the server closes; it has to."""
-    answer = b""
-    with socket.create_connection(("127.0.0.1", port), 5) as sock:
-        sock.settimeout(seconds)
-        try:
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
-        except OSError as exc:  # ended by the server already
-            if exc.errno not in {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}:
-                raise
-        with contextlib.suppress(ConnectionError):
-            while piece := sock.recv(65536):
-                answer += piece
-    return answer
-
-
-def post(site: Site, body: bytes, kind: str) -> int:
-    """The status of an upload by a source."""
-    connection = http.client.HTTPConnection("127.0.0.1", site.web, timeout=30)
-    with contextlib.closing(connection):
-        headers = {"Content-Type": kind, "Authorization": f"Basic {AUTHORIZATION}"}
-        with contextlib.suppress(ConnectionError, http.client.HTTPException):
-            connection.request("POST", "/dicomweb/studies", body, headers)
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status
-        return -1
+    assert faults(made) == ""
 
 
 def multipart(site: Site, body: bytes) -> None:
@@ -161,87 +80,6 @@ def test_many_broken_bytes_on_the_wire(rso: Site, name: str) -> None:
     """R12: 3,000 of each, others in every run."""
     LONG(given(mutated(corpus(CORPUS / name)))(lambda data: tried(rso, name, data)))()
     serves(rso)
-
-
-def bombs() -> dict[str, Callable[[Site], object]]:
-    """What unpacks, nests or claims without end (T8, T9, T12), by the channel it comes on."""
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
-    flat = deflater.compress(bytes(100 << 20)) + deflater.flush()
-    uid = generate_uid()
-    lies = struct.pack("<HH2sHL", 8, 5, b"UN", 0, 0xFFFFFFF0) + tiny_dataset(uid)
-    empty = struct.pack("<HH2sH", 8, 1, b"UL", 0) * 200_000
-    bomb = zipped(("a.dcm", bytes(200 << 20)))
-    many = zipped(*((f"{n}.dcm", b"") for n in range(20_000)), method=zipfile.ZIP_STORED)
-    deep = nested(5000) + tiny_dataset(uid)
-    kind = "application/zip"
-    return {
-        "deflated by STOW": lambda s: post(
-            s, b"--B\r\nContent-Type: application/dicom\r\n\r\n" + part10(flat, DEFLATED)
-            + b"\r\n--B--\r\n", "multipart/related; type=\"application/dicom\"; boundary=B"),
-        "nested by C-STORE": lambda s: store(s, uid, deep),
-        "lying length by C-STORE": lambda s: store(s, uid, lies),
-        "many elements by C-STORE": lambda s: store(s, uid, empty),
-        "ZIP of zeros": lambda s: post(s, bomb, kind),
-        "ZIP of many": lambda s: post(s, many, kind),
-        "ZIP in a ZIP": lambda s: post(s, zipped(("b.zip", bomb)), kind),
-        "ZIP of zeros by FTP": lambda s: put(s, "bomb.zip", bomb),
-        "deflated by FTP": lambda s: put(s, "bomb.dcm", part10(flat, DEFLATED)),
-    }  # fmt: skip
-
-
-def put(site: Site, name: str, data: bytes) -> int:
-    """The reply code of an upload by FTP."""
-    with ftplib.FTP(timeout=30) as ftp:
-        ftp.connect("127.0.0.1", site.ftp)
-        ftp.login("north", "north's password")
-        try:
-            return int(ftp.storbinary(f"STOR {name}", io.BytesIO(data))[:3])
-        except ftplib.Error as exc:
-            return int(str(exc)[:3])
-
-
-def p95(values: list[float]) -> float:
-    """The time that nineteen of twenty do not exceed."""
-    return sorted(values)[int(len(values) * 0.95)]
-
-
-def withstands(site: Site, seconds: float) -> None:
-    """R13: each bomb is refused, and while they go off for so long, honest instances are served."""
-    made = bombs()
-    refused = {name: bomb(site) for name, bomb in made.items()}
-    assert not {n: s for n, s in refused.items() if s in {0, 200, 226}}, refused
-    calm = [serves(site) for _ in range(20)]
-    stop = time.monotonic() + seconds
-    thrown = itertools.count()
-
-    def throw() -> None:
-        for bomb in itertools.cycle(made.values()):
-            if time.monotonic() > stop:
-                return
-            bomb(site)
-            next(thrown)
-
-    throwers = [threading.Thread(target=throw) for _ in range(2)]
-    for thrower in throwers:
-        thrower.start()
-    hot = []
-    while time.monotonic() < stop:
-        hot.append(serves(site))
-        time.sleep(0.02)
-    for thrower in throwers:
-        thrower.join()
-    memory = {role: _peak(pid) >> 20 for role, pid in processes(site).items()}
-    sys.stdout.write(
-        f"{next(thrown)} bombs in {seconds:.0f} s: honest p95 {p95(calm):.3f} s before,"
-        f" {p95(hot):.3f} s beside them; peak memory {memory} MB\n"
-    )
-    assert p95(hot) < max(1.0, 3 * p95(calm))
-    assert max(memory.values()) < 700
-
-
-def _peak(pid: int) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def test_bombs_do_not_go_off(rso: Site) -> None:
@@ -391,3 +229,73 @@ def test_100000_hostile_names_stay_inside(
 ) -> None:
     """R14: 100,000 of them."""
     stays_inside(rso, Watch(rso, peer("strace"), tmp_path / "trace"), 80_000, 15_000, 5_000)
+
+
+CRASHES = """
+import os
+import rso.dicom.association as association
+real = association.read_command
+def trusts(data):
+    try:
+        return real(data)
+    except Exception:
+        os._exit(1)
+association.read_command = trusts
+"""
+DEEPER = """
+import rso.dicom.elements as elements
+elements.DEEPEST = 10**6
+"""
+BY_NAME = """
+from pathlib import Path
+from rso.engine.spool import LogBatch
+real = LogBatch.append
+def names(self, dataset, **said):
+    uid = said.get("sop_instance_uid") or "none"
+    Path(__file__).with_name("rso-" + uid.encode().hex()[:40]).touch()
+    return real(self, dataset, **said)
+LogBatch.append = names
+"""
+
+
+@contextlib.contextmanager
+def defective(folder: Path, defect: str) -> Iterator[Site]:
+    """A site with a defect."""
+    made = Site(folder, free_port(), "plugins.ftp.tls=off")
+    made.start("receive,web", environment=mutant(folder / "mutant", defect))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.proof
+def test_r12_finds_a_crash(tmp_path: Path) -> None:
+    """R12 is able to fail: a broken command set ends the process."""
+    with defective(tmp_path, CRASHES) as site:
+        before = processes(site)
+        SHORT(given(mutated(corpus(CORPUS / "pdu")))(lambda data: survives(site, data)))()
+        assert processes(site) != before
+
+
+def survives(site: Site, data: bytes) -> None:
+    """One case at a process that may be gone."""
+    with contextlib.suppress(ConnectionError):
+        exchange(site.dicom, data)
+
+
+@pytest.mark.proof
+def test_r13_finds_what_is_let_in(tmp_path: Path) -> None:
+    """R13 is able to fail: Sequences nest as deep as they like."""
+    with (
+        defective(tmp_path, DEEPER) as site,
+        pytest.raises(AssertionError, match="nested by C-STORE"),
+    ):
+        withstands(site, 1)
+
+
+@pytest.mark.proof
+def test_r14_finds_a_file_elsewhere(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    """R14 is able to fail: a file is called as a peer calls its instance."""
+    with defective(tmp_path, BY_NAME) as site, pytest.raises(AssertionError, match="rso-"):
+        stays_inside(site, Watch(site, peer("strace"), tmp_path / "trace"), 30, 0, 0)

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from litestar.testing import AsyncTestClient
 from msgspec import structs
 
-from rso.app import create_app
 from rso.core.exam import Exam, ExamStatus, Patient
 from rso.core.retention import Standing, kept_because
 from rso.core.transport import Kind, Provenance
@@ -33,12 +31,9 @@ from rso.ledger import Ledger, audit, new_id
 from rso.ledger.deliveries import deliveries_of, recount
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import open_hold
-from rso.ledger.people import Person
-from rso.ledger.sessions import create_session, find_session
 from rso.ledger.site import load_site
 from rso.plugins import load_plugins
 from rso.settings import load_settings
-from rso.web import admin_retention
 
 SITE: dict[str, Any] = {
     "facility": [
@@ -396,47 +391,3 @@ async def test_random_archives(
         assert files(engine) == {p: b for p, b in before.items() if p not in goes}
     finally:
         await ledger.close()
-
-
-async def test_a_bounded_look_says_that_it_is_one(engine: Engine, samples: Path) -> None:
-    """So many exams, or so long: what is found until then goes, the others stay for the next."""
-    for _ in range(3):
-        exam, _ = await exam_with_images(engine, samples, count=1)
-        await deliver(engine, exam, days_ago=31)
-    whole = await plan_purge(engine)
-    assert (len(whole.exams), whole.whole) == (3, True)
-    first = await plan_purge(engine, most=2)
-    assert (first.exams, first.whole) == (whole.exams[:2], False)
-    assert not (await plan_purge(engine, seconds=-1)).whole
-    assert (await plan_purge(engine, most=3, seconds=60)).whole
-    done = await purge(engine, actor="boss", most=2)
-    assert (done.exams, done.whole, done.files_removed) == (whole.exams[:2], False, 2)
-    assert (await plan_purge(engine)).exams == whole.exams[2:]
-
-
-@pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
-async def test_the_page_removes_what_it_shows(
-    engine: Engine, samples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With more than it looks at, it says so, and the form takes no other exam."""
-    monkeypatch.setattr(admin_retention, "_MOST", 2)
-    for _ in range(3):
-        exam, _ = await exam_with_images(engine, samples, count=1)
-        await deliver(engine, exam, days_ago=31)
-    boss = Person(email="boss@example.org", name="", role="admin", facilities=None)
-    await load_site(engine.ledger, {"user": [{"email": boss.email, "role": "admin"}]})
-    secret = await create_session(engine.ledger, boss)
-    session = await find_session(engine.ledger, secret)
-    assert session is not None
-    headers = {"Cookie": f"rso_session={secret}", "Accept": "text/html"}
-    async with AsyncTestClient(create_app(engine, None, [])) as client:
-        text = (await client.get("/admin/retention", headers=headers)).text
-        assert "2 exams, 2 images" in text
-        assert "only these are removed from here" in text
-        form = {"_csrf": session.csrf, "confirm": "remove", "exams": "2"}
-        done = (await client.post("/admin/retention", headers=headers, data=form)).text
-        assert "2 images of 2 exams were removed" in done
-        assert "look again" in done
-        text = (await client.get("/admin/retention", headers=headers)).text
-        assert "1 exams, 1 images" in text
-        assert "only these" not in text

@@ -1,12 +1,10 @@
 """Gates find the defects they are for: each runs here against an RSO that has one.
 
-R1 and R2 have theirs beside them. A defect is code that runs in each process before RSO does.
+R1, R2 and R9 to R14 have theirs beside them. A defect is code that runs in each process before RSO does.
 """
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,10 +13,10 @@ import pytest
 from rso.dicom.part10 import read_file_meta
 from rso.testing.chaos import Chaos, ChaosProxy
 from rso.testing.pacs import Pacs, script
-from rso.testing.site import Site, facility, wait_for
-from rso.testing.storage import Ours, pixels_of
+from rso.testing.site import facility, wait_for
+from rso.testing.storage import Ours, pixels_of, running_with
 from rso.testing.study import make_study, missing, other_bytes
-from rso.testing.tracing import Trace, mutant
+from rso.testing.tracing import Trace
 
 pytestmark = [pytest.mark.peers, pytest.mark.proof]
 
@@ -72,20 +70,6 @@ def changes(self, dataset, **said):
     return real(self, [whole[:-1] + bytes([whole[-1] ^ 1])], **said)
 LogBatch.append = changes
 """
-
-
-@contextmanager
-def running_with(defect: str, folder: Path, port: int, more: str = "") -> Iterator[Ours]:
-    """RSO with a defect, its PACS on ``port``."""
-    ours = Ours(Site(folder, port))
-    if more:
-        (folder / "more.toml").write_text(more)
-        ours.site.rso("load", str(folder / "more.toml"), "--json")
-    ours.site.start("receive,work", environment=mutant(folder / "mutant", defect))
-    try:
-        yield ours
-    finally:
-        ours.site.stop()
 
 
 def test_r4_finds_a_swallowed_error(tmp_path: Path, samples: Path, pacs: Pacs) -> None:

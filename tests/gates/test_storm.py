@@ -11,7 +11,7 @@ import pytest
 from rso.core.errors import RsoError
 from rso.testing.chaos import Chaos, ChaosProxy
 from rso.testing.pacs import Pacs
-from rso.testing.storage import Ours, Storage, Verdict, judge, pixels_of
+from rso.testing.storage import Ours, Storage, Verdict, judge, pixels_of, running_with
 from rso.testing.study import make_study, missing, other_bytes
 
 pytestmark = pytest.mark.peers
@@ -167,3 +167,27 @@ def test_reset_at_each_pdu_of_others(other: Storage, tmp_path: Path, samples: Pa
     files = study(tmp_path, samples, 3, 300, 70)  # their PDUs are smaller
     verdict, early = resets(other, files, 3, other.revive)
     print(f"{other.name}: reset at each PDU, {verdict}, unfinished and visible {early}")
+
+
+HALF_IS_WHOLE = """
+from rso.dicom.association import AcceptedAssociation
+from rso.dicom.wire import WireError
+real = AcceptedAssociation.run
+def keeps(self):
+    try:
+        real(self)
+    except WireError:
+        if self._request is not None and self._used:
+            syntax = next(iter(self._contexts.values()))
+            self._handler.store(self._request, syntax, self._dataset())
+        raise
+AcceptedAssociation.run = keeps
+"""
+
+
+@pytest.mark.proof
+def test_r9_finds_what_had_not_arrived(tmp_path: Path, samples: Path, reader: Pacs) -> None:
+    """R9 is able to fail: what had come of an instance when the link broke is kept."""
+    with running_with(HALF_IS_WHOLE, tmp_path / "defect", reader.port) as ours:
+        verdict, early = resets(ours, study(tmp_path, samples, 3, 600, 20), 3, lambda: None)
+    assert early + verdict.torn > 0
