@@ -12,7 +12,8 @@ from rso.core.matching import Verdict, compare
 from rso.core.number import parse_number
 from rso.engine.context import Engine
 from rso.engine.exams import find_exam, note_exam
-from rso.engine.matcher import create_from_study, link_study
+from rso.engine.give_way import give_way, lock_rivals
+from rso.engine.matcher import create_from_study, link_study, take_study
 from rso.engine.outbox import emit
 from rso.engine.recall import unlink_study
 from rso.engine.recall_notice import tell_recall
@@ -279,6 +280,8 @@ async def reject_hold(
 ) -> None:
     """Decide that what is held belongs nowhere; it stays kept, and a stopped Study goes on.
 
+    So do images that were held because a rejected Study has the same ones with other content.
+
     Raises:
         MatchingError: The hold does not allow it, or no reason is given.
     """
@@ -287,6 +290,7 @@ async def reject_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
+        await lock_rivals(ledger, hold.study)
         study = await lock_study(ledger, hold.study)
         await close_hold(
             ledger, hold.id, state="rejected", actor=actor, resolution=reason, exam=None
@@ -298,6 +302,8 @@ async def reject_hold(
                     now(),
                     hold.study,
                 )
+                for corrected, fresh in (await give_way(ledger, study=hold.study)).items():
+                    await take_study(engine, corrected, fresh)
             await resume_study(engine, hold.facility, study["study_instance_uid"])
         await audit.append(
             ledger,

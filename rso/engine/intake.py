@@ -19,6 +19,7 @@ from rso.dicom.elements import is_uid
 from rso.engine.archive import file_digest, instance_digest
 from rso.engine.arrivals import Arrival, Return, part_new
 from rso.engine.context import Engine
+from rso.engine.give_way import give_way
 from rso.engine.matcher import take_study
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
 from rso.engine.thumbnails import forget_thumbnails
@@ -218,8 +219,10 @@ async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[Arriv
         [_row(a, facility, study_id, at) for study_id, group in by_study.items() for a in group],
         on_conflict="nothing",
     )
+    others = [a.record.record_id for a in arrivals if a.conflict]
+    freed = await give_way(engine.ledger, fresh=others) if others else {}
     for study_id, group in by_study.items():
-        fresh = [a.record.record_id for a in group if not a.conflict]
+        fresh = [a.record.record_id for a in group if not a.conflict] + freed.get(study_id, [])
         await take_study(engine, states[study_id]["id"], fresh)
 
 

@@ -246,19 +246,34 @@ async def take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> Non
 
 
 async def hold_conflicts(engine: Engine, facility: str, study_id: str) -> None:
-    """Hold each instance whose SOP Instance UID is already kept with other bytes."""
-    rows = await engine.ledger.fetch(
-        "SELECT id, sop_instance_uid FROM instance i WHERE study = ? AND conflict"
-        " AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.instance = i.id)",
+    """Hold each instance whose SOP Instance UID is already kept with other bytes.
+
+    Told is that once for a Study and batch.
+    """
+    ledger, reason = engine.ledger, "same instance, other content"
+    rows = await ledger.fetch(
+        "SELECT i.id, i.sop_instance_uid, i.batch, s.exam FROM instance i"
+        " JOIN study s ON s.id = i.study WHERE i.study = ? AND i.conflict"
+        " AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.instance = i.id) ORDER BY i.id",
         study_id,
     )
+    told: set[str] = set()
     for row in rows:
-        await open_hold(
-            engine.ledger,
+        hold = await open_hold(
+            ledger,
             kind="instance",
             facility=facility,
             study=study_id,
             instance=row["id"],
-            reason="same instance, other content",
+            reason=reason,
             evidence={"sop_instance_uid": row["sop_instance_uid"]},
         )
+        if hold and row["batch"] not in told:
+            told.add(row["batch"])
+            await emit(
+                ledger,
+                "study_held",
+                exam=row["exam"],
+                dedupe=f"study_held:{study_id}:{row['batch']}",
+                facts={"hold": hold, "reason": reason},
+            )
