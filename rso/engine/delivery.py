@@ -134,6 +134,9 @@ class Courier:
         rows = await claim_items(
             self.engine.ledger, self.code, self.owner, limit=room, seconds=_LEASE_SECONDS
         )
+        # Taken away since the leases were looked at: what is ready of these is out of date.
+        stale = [row["item"] for row in rows if row["item"] in self.leased]
+        await give_back(self.engine.ledger, self.owner, stale)
         rows = [row for row in rows if row["item"] not in self.leased]
         if not rows:
             return False

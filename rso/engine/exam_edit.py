@@ -21,6 +21,7 @@ from rso.engine.settle import conclude
 from rso.engine.turnaround import due_at
 from rso.ledger import Ledger
 from rso.ledger.exams import exam_by_id, name_key, now
+from rso.ledger.leases import end_leases
 from rso.ledger.studies import lock_studies_of
 
 __all__ = ["edit_exam"]
@@ -67,6 +68,7 @@ async def edit_exam(
             return exam
         if changed.patient != exam.patient:
             await _rematch(engine, changed)
+            await end_leases(ledger, exam.id)  # what a courier has ready says who it was before
         await note_exam(ledger, exam, actor, "exam edited", fields=" ".join(fields))
     engine.work.set()
     return changed

@@ -8,7 +8,7 @@ from rso.ledger.deliveries import Answer, lock_deliveries, recount
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
-__all__ = ["keep_late", "leased_items", "retry_local"]
+__all__ = ["end_leases", "keep_late", "leased_items", "retry_local"]
 
 
 async def leased_items(ledger: Ledger, owner: str) -> set[str]:
@@ -19,6 +19,15 @@ async def leased_items(ledger: Ledger, owner: str) -> set[str]:
         owner,
     )
     return {row["id"] for row in rows}
+
+
+async def end_leases(ledger: Ledger, exam: str) -> None:
+    """Have couriers give back what they have of an exam, and ask for it anew."""
+    await ledger.execute(
+        "UPDATE delivery_item SET lease_owner = '', lease_until = NULL WHERE state = 'pending'"
+        " AND lease_owner <> '' AND delivery IN (SELECT id FROM delivery WHERE exam = ?)",
+        exam,
+    )
 
 
 async def keep_late(ledger: Ledger, answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from rso.engine.context import Engine
 from rso.engine.delivery import Courier
 from rso.engine.delivery_control import pause_destination, resend_delivery
 from rso.engine.exam_deliveries import act_on_delivery
+from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.holds import recall_hold, show_hold
 from rso.engine.outgoing import Preparer
@@ -222,6 +223,38 @@ async def test_a_stop_reaches_what_is_leased(way: Way) -> None:
     way.courier.wake.set()
     await way.until(lambda: len(way.link.begun) == COUNT)
     assert sorted(way.link.begun) == sorted(f"1.2.{n}" for n in range(COUNT))
+
+
+@pytest.mark.parametrize("race", [False, True])
+async def test_a_corrected_patient_reaches_what_is_leased(
+    way: Way, monkeypatch: pytest.MonkeyPatch, race: bool
+) -> None:
+    """What waits at the courier leaves with the patient as edited; what had begun, once more."""
+    await way.ledger.execute("UPDATE study SET patient_name = 'X', patient_id = ?", way.exam.number)
+    if race:  # the edit comes between the courier's look at its leases and its next claim
+        real = delivery.claim_items
+
+        async def claims(*args: Any, **more: Any) -> Any:
+            monkeypatch.setattr(delivery, "claim_items", real)
+            await edit_exam(way.engine, way.exam, actor="a", patient={"sex": "F"})
+            return await real(*args, **more)
+
+        monkeypatch.setattr(delivery, "claim_items", claims)
+        monkeypatch.setattr(delivery, "_AHEAD", 200)
+        way.courier.wake.set()
+    else:
+        await edit_exam(way.engine, way.exam, actor="a", patient={"sex": "F"})
+    way.courier.wake.set()
+
+    def anew() -> bool:
+        parcels = [p for p in way.courier.leased.values() if p.sop_instance_uid != "1.2.0"]
+        return len(parcels) == COUNT - 1 and all(p.exam.patient.sex == "F" for p in parcels)
+
+    await way.until(anew)
+    assert way.link.begun == ["1.2.0"]
+    way.link.let.release(COUNT + 1)
+    await way.until(lambda: len(way.link.begun) == COUNT + 1)
+    assert way.link.begun[1:].count("1.2.0") == 1
 
 
 async def test_a_cancelled_exam_does_not_leave(way: Way) -> None:
