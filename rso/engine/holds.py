@@ -305,6 +305,8 @@ async def reject_hold(
                 for corrected, fresh in (await give_way(ledger, study=hold.study)).items():
                     await take_study(engine, corrected, fresh)
             await resume_study(engine, hold.facility, study["study_instance_uid"])
+        if study["exam"] is not None:  # it may have waited for this answer alone
+            await conclude(engine, [study["exam"]])
         await audit.append(
             ledger,
             actor=actor,
@@ -312,8 +314,6 @@ async def reject_hold(
             facility=hold.facility,
             facts={"hold": hold.id, "reason": reason},
         )
-        if study["exam"] is not None:  # it may have waited for this answer alone
-            await conclude(engine, [study["exam"]])
     engine.work.set()
 
 
@@ -361,10 +361,10 @@ async def recall_hold(
         )
         if hold.row == 2:  # whose the Study is, is asked again
             await stop_study(engine, hold.facility, study["study_instance_uid"])
+        await conclude(engine, [exam.id])  # what stays may be delivered already
         await note_exam(
             ledger, exam, actor, "release recalled", hold=hold.id, reason=reason, sent=str(sent)
         )
-        await conclude(engine, [exam.id])  # what stays may be delivered already
         if sent:
             await tell_recall(engine, exam, hold.id, sent)
         elif again:
