@@ -17,6 +17,7 @@ from rso.ledger import Ledger, audit
 from rso.ledger.exams import now
 from rso.ledger.outbox import add_to_outbox
 from rso.ledger.people import Person
+from rso.ledger.standing import is_refused
 
 __all__ = [
     "KIND",
@@ -223,7 +224,6 @@ async def _is_over(ledger: Ledger, matter: Mapping[str, Any]) -> bool:
     if matter["event"] == "release_recalled":
         return False  # what lies at the destination goes by a person's hand only
     if matter["event"] == "delivery_failed":
-        sql = "SELECT id FROM delivery WHERE exam = ? AND state = 'stopped' LIMIT 1"
-        return not await ledger.fetch(sql, matter["exam"])
+        return not await is_refused(ledger, matter["exam"])
     rows = await ledger.fetch("SELECT state FROM hold WHERE id = ?", matter["payload"]["hold"])
     return not rows or rows[0]["state"] != "open"

@@ -4,9 +4,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from rso.ledger.deliveries import IN_QUESTION
 from rso.ledger.ledger import Ledger
 
-__all__ = ["STOPPED_BY", "Standing", "never_queued", "standing_deliveries"]
+__all__ = ["STOPPED_BY", "Standing", "is_refused", "never_queued", "standing_deliveries"]
 
 STOPPED_BY = "stopped by "
 """How the reason begins when a person stopped a delivery."""
@@ -52,6 +53,22 @@ async def _stopped(ledger: Ledger, delivery: dict[str, Any]) -> str:
         f"{STOPPED_BY}%",
     )
     return str(rows[0]["reason"]) if rows else ""
+
+
+async def is_refused(ledger: Ledger, exam: str) -> bool:
+    """Whether something of an exam stopped on its way, and neither a person nor a question did it.
+
+    The items are asked: a delivery is on its way for as long as one image of it is.
+    """
+    rows = await ledger.fetch(
+        "SELECT d.id FROM delivery_item d JOIN delivery v ON v.id = d.delivery"
+        " WHERE v.exam = ? AND d.state = 'stopped'"
+        " AND (d.code <> '' OR (d.reason <> ? AND d.reason NOT LIKE ?)) LIMIT 1",
+        exam,
+        IN_QUESTION,
+        f"{STOPPED_BY}%",
+    )
+    return bool(rows)
 
 
 async def never_queued(

@@ -11,12 +11,23 @@ from rso.engine.escalation import escalate_due, tell_overdue
 from rso.engine.matters import acknowledge, exam_matters, find_matter, may_acknowledge, note_opened
 from rso.engine.notify import exam_notifications, notify_event
 from rso.engine.outbox import deliver_events
-from rso.ledger import audit, new_id
+from rso.ledger import audit, new_id, tables
+from rso.ledger.deliveries import (
+    IN_QUESTION,
+    Answer,
+    add_items,
+    claim_items,
+    complete_items,
+    deliveries_of,
+    ensure_delivery,
+    stop_items,
+)
 from rso.ledger.exams import now
 from rso.ledger.holds import open_hold
 from rso.ledger.people import Person
 from rso.ledger.site import load_site
 from rso.ledger.site_export import export_site
+from rso.ledger.standing import STOPPED_BY
 
 DAY = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 MINUTE = timedelta(minutes=1)
@@ -164,6 +175,54 @@ async def test_what_goes_by_itself_ends(duty: Any) -> None:
     assert await pass_time(duty, start + 30 * MINUTE) == ["01"]
     rows = await duty.ledger.fetch("SELECT state, recipient FROM outbox WHERE kind = 'matter'")
     assert rows == [{"state": "done", "recipient": "rso"}] * 2
+
+
+async def failed(world: Any, *endings: tuple[str, str]) -> Exam:
+    """An exam whose images PACS answered so, and of which it is told that a delivery failed."""
+    exam: Exam = await world.exam(Priority.STAT)
+    await world.ledger.execute("UPDATE exam SET status = 'receiving' WHERE id = ?", exam.id)
+    batch, study = new_id(), new_id()
+    images = [
+        {"id": new_id(), "facility": "NORTH", "study": study, "sop_instance_uid": f"1.{n}",
+         "sop_class_uid": "1", "series_instance_uid": "1.2", "transfer_syntax_uid": "1.2",
+         "digest": f"{exam.id}{n}", "size": 1000, "series_number": "1", "instance_number": str(n),
+         "batch": batch, "received_at": now(), "conflict": False}
+        for n in range(len(endings))
+    ]  # fmt: skip
+    await world.ledger.insert_rows(tables.Instance, images)
+    delivery = await ensure_delivery(world.ledger, exam.id, "PACS", 1)
+    await add_items(world.ledger, delivery, "PACS", [str(i["id"]) for i in images], 1)
+    rows = await claim_items(world.ledger, "PACS", "w", limit=9, seconds=60)
+    await complete_items(world.ledger, "w", [
+        Answer(item=r["item"], delivery=delivery, instance=r["instance"], state=state, code=code,
+               reason="no", attempts=1, next_at=now() + timedelta(hours=1))
+        for r, (state, code) in zip(rows, endings, strict=True)
+    ])  # fmt: skip
+    await notify_event(
+        world.engine, "delivery_failed", exam, {"destination": "PACS", "code": "C001"}
+    )
+    return exam
+
+
+async def test_a_stopped_image_is_told_while_others_are_on_their_way(duty: Any) -> None:
+    """PACS refuses one image for good, and another waits for its next try."""
+    exam = await failed(duty, ("stopped", "C001"), ("pending", "A700"))
+    assert (await deliveries_of(duty.ledger, exam.id))[0]["state"] == "waiting"
+    assert await pass_time(duty, now()) == ["01"]
+    await duty.ledger.execute("UPDATE delivery_item SET state = 'acknowledged'")
+    assert await pass_time(duty, now() + 5 * MINUTE) == ["01"]
+    (matter,) = await exam_matters(duty.ledger, exam.id)
+    assert (matter["state"], matter["recipient"]) == ("done", "rso")
+
+
+@pytest.mark.parametrize("reason", [IN_QUESTION, f"{STOPPED_BY}bob@example.org"])
+async def test_what_a_person_or_a_question_stopped_is_no_failure(duty: Any, reason: str) -> None:
+    """Nobody is woken for it once what the destination had refused arrived."""
+    exam = await failed(duty, ("acknowledged", "0000"), ("pending", "A700"))
+    (delivery,) = await deliveries_of(duty.ledger, exam.id)
+    await stop_items(duty.ledger, delivery=delivery["id"], reason=reason)
+    assert await pass_time(duty, now()) == []
+    assert (await exam_matters(duty.ledger, exam.id))[0]["state"] == "done"
 
 
 async def test_a_hold_that_is_opened_counts(duty: Any) -> None:
