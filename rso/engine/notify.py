@@ -4,6 +4,7 @@ A message is sent at least once. It is sent twice only when the provider took it
 before it could note that.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,7 @@ from rso.ledger.outbox import add_to_outbox
 __all__ = [
     "Told",
     "exam_notifications",
+    "naming_channels",
     "notify_event",
     "notify_people",
     "reachable",
@@ -83,6 +85,19 @@ async def reachable_at(engine: Engine, facilities: Sequence[str]) -> list[dict[s
                 }
             )
     return found
+
+
+async def naming_channels(engine: Engine) -> list[str]:
+    """The channels whose messages name the patient, as the deployer asked; an SMS never does."""
+    found = []
+    for channel, (kind, config) in engine.plugins.notifiers.items():
+        # One that cannot be made sends nothing; whoever sends logs it.
+        with contextlib.suppress(Exception):
+            notifier = kind(config)
+            if channel != "sms" and notifier.carries_patient_data:
+                found.append(channel)
+            await notifier.close()
+    return sorted(found)
 
 
 async def notify_event(

@@ -20,7 +20,7 @@ from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam
 from rso.engine.matters import exam_matters, note_opened
 from rso.engine.notes import exam_notes, keep_note
-from rso.engine.notify import exam_notifications, reachable
+from rso.engine.notify import exam_notifications, naming_channels, reachable
 from rso.engine.owners import assignable, owner_of
 from rso.engine.requests import asked_of
 from rso.engine.timeline import timeline_of
@@ -93,6 +93,7 @@ async def show_exam(
         **more,
         **await _live(request, exam),
         reachable=await reachable(engine, exam.facility),
+        naming=await naming_channels(engine),
         notifications=messages,
         outcome=read_outcome(request, messages),
         matters=await exam_matters(ledger, exam.id),

@@ -16,6 +16,7 @@ from rso.core.notifying import EVENTS, always_told, mask, parse_quiet
 from rso.engine.exams import find_exam
 from rso.engine.notify import (
     exam_notifications,
+    naming_channels,
     notify_people,
     reachable,
     retry_notification,
@@ -140,6 +141,7 @@ async def _mine(
         me,
         contacts=contacts,
         channels=sorted(engine.plugins.notifiers),
+        naming=await naming_channels(engine),
         events=[
             event
             for event in EVENTS

@@ -14,7 +14,7 @@ from msgspec import Struct
 from rso.core.errors import NoSpaceError, RefusedError
 from rso.engine.documents import MOST_BYTES
 from rso.engine.draft_documents import Form, draft_documents, keep_document
-from rso.engine.notify import reachable_at
+from rso.engine.notify import naming_channels, reachable_at
 from rso.engine.requests import FIELDS, MOST, SIDES
 from rso.ledger import new_id
 from rso.ledger.drafts import DRAFT_DAYS, save_draft
@@ -129,7 +129,8 @@ async def show_form(
     people = await reachable_at(engine, [facility["code"] for facility in facilities])
     made = page(
         request, "new.html", me, facilities=facilities, form=form, problems=problems or {},
-        reachable=people, sides=SIDES, most=MOST, days=DRAFT_DAYS, key=of.key,
+        reachable=people, naming=await naming_channels(engine), sides=SIDES, most=MOST,
+        days=DRAFT_DAYS, key=of.key,
         kept=await draft_documents(engine.ledger, of), at_once=3 * MOST_BYTES >> 20, **more,
     )  # fmt: skip
     if problems or more.get("duplicates"):

@@ -50,6 +50,30 @@ async def test_the_form_says_whose_people_they_are(mailing: Client, enter: Any) 
     assert "data-at" not in shown
 
 
+@pytest.mark.parametrize("named", [False, True])
+async def test_who_reads_the_patients_name_is_said_as_it_is(
+    make_web: Any, enter: Any, named: bool
+) -> None:
+    """Where mails name the patient, no page says that no message does."""
+    client: Client = await make_web(
+        "[plugins.http_upload]\n[plugins.email]\n"
+        'url = "mailtos://user:password@127.0.0.1:1?from=rso@example.org"\n'
+        f"patient_data = {str(named).lower()}\n"
+    )
+    await load_site(client.app.state.engine.ledger, SITE)
+    me = await enter(client, "coordinator")
+    contacts = (await client.get("/me", headers=me)).text
+    assert ("Only messages by email name the patient." in contacts) is named
+    assert ("Messages never name a patient." in contacts) is not named
+    form = (await client.get("/exams/new", headers=me)).text
+    made = await client.post("/api/exams", headers=me, json={
+        "facility": "NORTH", "patient_name": "DOE", "indication": "pain"})  # fmt: skip
+    exam = (await client.get(f"/exams/{made.json()['exam_number']}", headers=me)).text
+    for shown in (form, exam):
+        assert ("who the patient is by email only" in shown) is named
+        assert ("never who the patient is" in shown) is not named
+
+
 async def send(client: Client, me: dict[str, str], path: str, form: dict[str, str]) -> Response:
     """Post a form; the page that it leads to."""
     sent = await client.post(path, headers=me, data=form, follow_redirects=False)
