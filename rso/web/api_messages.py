@@ -12,13 +12,19 @@ from litestar.exceptions import (
     PermissionDeniedException,
     ValidationException,
 )
-from litestar.params import FromPath, QueryParameter
-from msgspec import Struct
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta, Struct, convert
 
 from rso.engine.exams import find_exam
 from rso.engine.matters import acknowledge, exam_matters, find_matter, may_acknowledge
-from rso.engine.notify import exam_notifications, retry_notification
+from rso.engine.notify import (
+    exam_notifications,
+    notify_people,
+    reachable,
+    retry_notification,
+)
 from rso.web.auth import Identity, engine_of, signed_in
+from rso.web.notifying import SENDERS
 from rso.web.typed import whole_number
 
 __all__ = ["HANDLERS"]
@@ -26,12 +32,22 @@ __all__ = ["HANDLERS"]
 Ask = Request[Any, Any, Any]
 Cursor = Annotated[str, QueryParameter(max_length=64, description="An answer's `next`.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Messages on a page.")]
+_MOST = 200  # messages of one exam
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = 32_503_680_000_000_000  # of the year 3000, in microseconds: each database has it
 
 
+class MessageLine(Struct, frozen=True, kw_only=True):
+    """One try to deliver a message: to whom, the address masked, and what was said to it."""
+
+    at: datetime
+    channel: str
+    to: str
+    result: str
+
+
 class MessageView(Struct, frozen=True, kw_only=True):
-    """What became of one message."""
+    """What became of one message, try by try."""
 
     id: str
     exam_number: str
@@ -40,6 +56,7 @@ class MessageView(Struct, frozen=True, kw_only=True):
     channel: str
     state: str
     created_at: datetime
+    history: list[MessageLine]
 
 
 class Messages(Struct, frozen=True, kw_only=True):
@@ -47,6 +64,33 @@ class Messages(Struct, frozen=True, kw_only=True):
 
     messages: list[MessageView]
     next: str | None
+
+
+class ReachableView(Struct, frozen=True, kw_only=True):
+    """Somebody who can be told of an exam, and by which channels."""
+
+    email: str
+    name: str
+    role: str
+    channels: list[str]
+
+
+class ExamMessages(Struct, frozen=True, kw_only=True):
+    """An exam's messages, the newest first, and who can be told; ``more`` where older are not here.
+
+    ``GET /api/notifications`` reads them to the oldest.
+    """
+
+    notifications: list[MessageView]
+    more: bool
+    reachable: list[ReachableView]
+
+
+class People(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom to tell: channels by email."""
+
+    people: dict[str, list[str]]
+    note: Annotated[str, Meta(max_length=2000)] = ""
 
 
 class MatterView(Struct, frozen=True, kw_only=True):
@@ -85,6 +129,7 @@ def _message(row: Mapping[str, Any]) -> MessageView:
         channel=row["channel"],
         state=row["state"],
         created_at=row["created_at"],
+        history=convert(row["history"] or [], list[MessageLine]),
     )
 
 
@@ -141,6 +186,31 @@ async def api_retry_message(request: Ask, message: FromPath[str]) -> MessageView
     return _message(await found())
 
 
+@post("/api/exams/{number:str}/notifications", status_code=200)
+async def api_notify(request: Ask, number: FromPath[str], data: JSONBody[People]) -> dict[str, int]:
+    """Tell people of an exam; those out of reach are left out of the count."""
+    me = await signed_in(request)
+    me.require(*SENDERS)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    told = await notify_people(engine, exam, data.people, actor=me.person.email, note=data.note)
+    return {"messages": told.messages}
+
+
+@get("/api/exams/{number:str}/notifications")
+async def api_notifications(request: Ask, number: FromPath[str]) -> ExamMessages:
+    """What became of an exam's messages, and who can be told."""
+    me = await signed_in(request)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    rows = await exam_notifications(engine.ledger, exam.id, limit=_MOST + 1)
+    return ExamMessages(
+        notifications=[_message(row) for row in rows[:_MOST]],
+        more=len(rows) > _MOST,
+        reachable=convert(await reachable(engine, exam.facility), list[ReachableView]),
+    )
+
+
 def _matter(row: Mapping[str, Any], me: Identity, number: str) -> MatterView:
     return MatterView(
         id=str(row["id"]),
@@ -192,4 +262,12 @@ async def api_acknowledge(request: Ask, matter: FromPath[str]) -> MatterView:
     return _matter(found, me, found["number"] or "")
 
 
-HANDLERS = [api_messages, api_retry_message, api_exam_matters, api_matter, api_acknowledge]
+HANDLERS = [
+    api_messages,
+    api_retry_message,
+    api_notify,
+    api_notifications,
+    api_exam_matters,
+    api_matter,
+    api_acknowledge,
+]

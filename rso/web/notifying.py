@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Template
-from msgspec import Meta, Struct
 
 from rso.core.errors import ConfigError, TransportError
 from rso.core.notifying import EVENTS, always_told, mask, parse_quiet
@@ -18,7 +17,6 @@ from rso.engine.notify import (
     exam_notifications,
     naming_channels,
     notify_people,
-    reachable,
     retry_notification,
 )
 from rso.engine.prove import send_code
@@ -36,12 +34,12 @@ from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
 from rso.web.typed import time_in
 
-__all__ = ["HANDLERS", "chosen_people", "outcome_of", "read_outcome"]
+__all__ = ["HANDLERS", "SENDERS", "chosen_people", "outcome_of", "read_outcome"]
 
 Ask = Request[Any, Any, Any]
 _PAGE = 100
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-_SENDERS = ("customer", "technician", "coordinator")
+SENDERS = ("customer", "technician", "coordinator")
 
 
 def chosen_people(form: dict[str, str]) -> dict[str, list[str]]:
@@ -72,7 +70,7 @@ def read_outcome(request: Ask, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
 async def notify_form(request: Ask, number: FromPath[str]) -> Redirect:
     """Tell the ticked people of this exam; the page says whom."""
     me = await signed_in(request)
-    me.require(*_SENDERS)
+    me.require(*SENDERS)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     form = await checked_form(request)
@@ -81,38 +79,6 @@ async def notify_form(request: Ask, number: FromPath[str]) -> Redirect:
     )
     where = f"/exams/{exam.number}?{outcome_of(len(told.people), len(told.left_out))}"
     return Redirect(f"{where}#notifications", status_code=303)
-
-
-class People(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whom to tell: channels by email."""
-
-    people: dict[str, list[str]]
-    note: Annotated[str, Meta(max_length=2000)] = ""
-
-
-@post("/api/exams/{number:str}/notifications", status_code=200)
-async def api_notify(request: Ask, number: FromPath[str], data: JSONBody[People]) -> dict[str, int]:
-    """Tell people of an exam; those out of reach are left out of the count."""
-    me = await signed_in(request)
-    me.require(*_SENDERS)
-    engine = engine_of(request)
-    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    told = await notify_people(engine, exam, data.people, actor=me.person.email, note=data.note)
-    return {"messages": told.messages}
-
-
-@get("/api/exams/{number:str}/notifications")
-async def api_notifications(request: Ask, number: FromPath[str]) -> dict[str, Any]:
-    """What became of an exam's messages, and who can be told."""
-    me = await signed_in(request)
-    engine = engine_of(request)
-    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    rows = await exam_notifications(engine.ledger, exam.id)
-    shown = ("event", "recipient", "channel", "state", "history")
-    return {
-        "notifications": [{name: row[name] for name in shown} for row in rows],
-        "reachable": await reachable(engine, exam.facility),
-    }
 
 
 @get("/me")
@@ -272,8 +238,6 @@ async def leave_now(request: Ask, key: FromPath[str]) -> Template:
 
 HANDLERS = [
     notify_form,
-    api_notify,
-    api_notifications,
     my_contacts,
     add_mine,
     change_mine,

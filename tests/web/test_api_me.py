@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
@@ -14,12 +16,13 @@ from rso.core.exam import Exam, Patient
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam
 from rso.engine.matters import open_matter
-from rso.engine.notify import write_notification
+from rso.engine.notify import said, write_notification
 from rso.ledger.contacts import contacts_of
 from rso.ledger.people import Person, upsert_user
 from rso.ledger.sessions import create_session, find_session
 from rso.ledger.site import load_site
 from rso.ledger.tokens import create_token, find_source_token, find_token
+from rso.web import api_messages
 
 pytestmark = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)
 ME, OTHER, LEAD, SOUTH = (
@@ -205,6 +208,37 @@ async def test_a_message_that_failed_is_sent_again(
     assert (await client.get("/api/notifications?limit=0", headers=me)).status_code == 400
     told = await ledger.fetch("SELECT actor FROM audit WHERE action = 'message sent again'")
     assert [row["actor"] for row in told] == ["coord@x.example"]
+
+
+async def test_a_message_has_one_shape(
+    clinics: Engine, client: Client, exam: Exam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below its exam, in the list of all, and sent again; a list that is cut says so."""
+    ledger, me = clinics.ledger, await bearer(clinics, "coord@x.example", "coordinator")
+    contact = {"id": exam.id, "owner": ME, "channel": "sms"}
+    await write_notification(ledger, "manual", exam, [contact], facility="NORTH", dedupe="m")
+    line = said("sms", "+12025550100", "not there: no such number")
+    await ledger.execute(
+        "UPDATE outbox SET state = 'failed', history = ? WHERE dedupe = 'm'",
+        msgspec.json.encode([line]).decode(),
+    )
+    (row,) = await ledger.fetch("SELECT id FROM outbox WHERE dedupe = 'm'")
+    url = f"/api/exams/{exam.number}/notifications"
+    of_exam = (await client.get(url, headers=me)).json()
+    (listed,) = (await client.get("/api/notifications", headers=me)).json()["messages"]
+    assert of_exam["notifications"] == [listed]
+    assert of_exam["more"] is False
+    assert (listed["id"], listed["exam_number"]) == (str(row["id"]), exam.number)
+    (told,) = listed["history"]
+    assert datetime.fromisoformat(told["at"]) == datetime.fromisoformat(line["at"])
+    assert {**told, "at": line["at"]} == line
+    again = await client.post(f"/api/notifications/{listed['id']}/retry", headers=me)
+    assert again.json() == {**listed, "state": "queued",
+                            "created_at": again.json()["created_at"]}  # fmt: skip
+    monkeypatch.setattr(api_messages, "_MOST", 1)
+    await write_notification(ledger, "manual", exam, [contact], facility="NORTH", dedupe="n")
+    cut = (await client.get(url, headers=me)).json()
+    assert (len(cut["notifications"]), cut["more"]) == (1, True)
 
 
 async def test_a_matter_is_acknowledged_by_whose_work_it_is(
