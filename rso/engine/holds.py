@@ -22,7 +22,15 @@ from rso.engine.router import NO_DESTINATION, route_study, stop_study
 from rso.engine.settle import conclude
 from rso.ledger import Ledger, audit
 from rso.ledger.exams import exam_by_id, now, set_status
-from rso.ledger.holds import HoldRow, close_hold, find_holds, hold_by_id, open_hold, question_open
+from rso.ledger.holds import (
+    HoldRow,
+    Place,
+    close_hold,
+    find_holds,
+    hold_by_id,
+    open_hold,
+    question_open,
+)
 from rso.ledger.studies import incoming_from_row, lock_study
 
 __all__ = [
@@ -65,10 +73,18 @@ def _summary(hold: HoldRow) -> HoldSummary:
 
 
 async def list_holds(
-    ledger: Ledger, *, facilities: Sequence[str] | None = None, most: int | None = None
+    ledger: Ledger,
+    *,
+    facilities: Sequence[str] | None = None,
+    alarms_first: bool = False,
+    after: Place | None = None,
+    most: int | None = None,
 ) -> list[HoldSummary]:
-    """What waits for a decision, oldest first: everything, or the ``most`` that wait longest."""
-    return [_summary(hold) for hold in await find_holds(ledger, facilities=facilities, most=most)]
+    """What waits for a decision, oldest first, as ``find_holds`` finds it."""
+    found = await find_holds(
+        ledger, facilities=facilities, alarms_first=alarms_first, after=after, most=most
+    )
+    return [_summary(hold) for hold in found]
 
 
 async def show_hold(

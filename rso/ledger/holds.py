@@ -1,6 +1,7 @@
 """Holds in the ledger: what waits for a person's decision."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from rso.ledger.exams import now
 
 __all__ = [
     "HoldRow",
+    "Place",
     "close_hold",
     "find_holds",
     "hold_by_id",
@@ -19,6 +21,10 @@ __all__ = [
     "question_open",
     "reason_open",
 ]
+
+
+Place = tuple[bool, datetime, str]
+"""Of a hold among those that wait, alarms first: whether it is one, since when, and its key."""
 
 
 class HoldRow(Struct, frozen=True, kw_only=True):
@@ -154,6 +160,14 @@ async def hold_by_id(ledger: Ledger, hold_id: str, *, lock: bool = False) -> Hol
     return _row(rows[0]) if rows else None
 
 
+def _behind(place: Place) -> tuple[str, list[Any]]:
+    """What follows a place where alarms come first, as SQL."""
+    alarm, at, key = place
+    same = "(opened_at > ? OR (opened_at = ? AND id > ?))"
+    where = f"(NOT alarm OR {same})" if alarm else f"(NOT alarm AND {same})"
+    return f" AND {where}", [at, at, key]
+
+
 async def find_holds(
     ledger: Ledger,
     *,
@@ -161,9 +175,20 @@ async def find_holds(
     state: str = "open",
     reason: str = "",
     alarms_first: bool = False,
+    after: Place | None = None,
     most: int | None = None,
 ) -> list[HoldRow]:
-    """Holds in this state, oldest first; ``facilities`` limits whose (``None`` means all)."""
+    """Holds in this state, oldest first.
+
+    Args:
+        ledger: The ledger.
+        facilities: Whose; ``None`` means all.
+        state: How they stand.
+        reason: Only those for this reason.
+        alarms_first: Those with an alarm come before the others.
+        after: Only what follows this place, for the page that follows (with ``alarms_first``).
+        most: At most so many.
+    """
     if facilities is not None and not facilities:
         return []
     where, values = "h.state = ?", list[Any]([state])
@@ -173,18 +198,29 @@ async def find_holds(
     if facilities is not None:
         where += f" AND h.facility IN ({','.join('?' * len(facilities))})"
         values += facilities
+    if after is not None:
+        behind, more = _behind(after)
+        where, values = f"{where}{behind}", [*values, *more]
     order = "h.alarm DESC, h.opened_at, h.id" if alarms_first else "h.opened_at, h.id"
     limit = "" if most is None else f" LIMIT {most:d}"
     rows = await ledger.fetch(f"{_SELECT} WHERE {where} ORDER BY {order}{limit}", *values)
     return [_row(values) for values in rows]
 
 
-async def open_holds(ledger: Ledger, facilities: Sequence[str] | None) -> dict[str, Any]:
-    """How many holds wait, how many of them with an alarm, and since when the oldest does."""
+async def open_holds(
+    ledger: Ledger, facilities: Sequence[str] | None, *, after: Place | None = None
+) -> dict[str, Any]:
+    """How many holds wait, how many of them with an alarm, and since when the oldest does.
+
+    ``after``: of those that follow this place, alarms first.
+    """
     where, values = "state = 'open'", list[Any]()
     if facilities is not None:
         where += f" AND facility IN ({','.join('?' * len(facilities)) or 'NULL'})"
         values += facilities
+    if after is not None:
+        behind, more = _behind(after)
+        where, values = f"{where}{behind}", [*values, *more]
     rows = await ledger.fetch(
         "SELECT count(*) AS n, sum(CASE WHEN alarm THEN 1 ELSE 0 END) AS alarms"  # noqa: S608
         f" FROM hold WHERE {where}",

@@ -21,17 +21,19 @@ from rso.engine.requests import (
     duplicates_of,
     unknown_name,
 )
-from rso.ledger.holds import open_holds
+from rso.ledger.holds import Place, open_holds
 from rso.web.auth import engine_of, signed_in
+from rso.web.cursors import cursor_of, place_of
 from rso.web.seen import exam_seen
 
 __all__ = ["HANDLERS", "CreatedExam", "NewExam"]
 
 Ask = Request[Any, Any, Any]
-_MOST_HOLDS = 500
 Text = Annotated[str, Meta(max_length=200)]
 Cursor = Annotated[str, QueryParameter(max_length=32, description="A page's `next` or `previous`.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000, description="Exams on a page.")]
+HoldCursor = Annotated[str, QueryParameter(max_length=64, description="An answer's `next`.")]
+HoldLimit = Annotated[int, QueryParameter(ge=1, le=500, description="Holds on a page.")]
 
 
 class NewExam(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,14 +102,16 @@ class Exams(Struct, frozen=True, kw_only=True):
 
 
 class Holds(Struct, frozen=True, kw_only=True):
-    """Holds, oldest first.
+    """A page of holds: those with an alarm first, then the oldest.
 
     Attributes:
         more: How many wait behind these.
+        next: The ``cursor`` of the page that follows; ``null`` at the end.
     """
 
     holds: list[HoldSummary]
-    more: int = 0
+    more: int
+    next: str | None
 
 
 @post("/api/exams")
@@ -202,13 +206,33 @@ async def api_show(request: Ask, number: FromPath[str]) -> ExamView:
 
 
 @get("/api/holds")
-async def api_holds(request: Ask) -> Holds:
-    """List what waits for a decision, the 500 oldest; ``more`` says how many others wait."""
+async def api_holds(request: Ask, cursor: HoldCursor = "", limit: HoldLimit = 500) -> Holds:
+    """List what waits for a decision, alarms first, a page at a time.
+
+    Holds that are opened or decided meanwhile move nothing: what waits all along is on one page.
+    """
     me = await signed_in(request)
     ledger, whose = engine_of(request).ledger, me.person.facilities
-    found = await list_holds(ledger, facilities=whose, most=_MOST_HOLDS)
-    waiting = await open_holds(ledger, whose)
-    return Holds(holds=found, more=max(waiting["count"] - len(found), 0))
+    found = await list_holds(
+        ledger, facilities=whose, alarms_first=True, after=_place(cursor), most=limit + 1
+    )
+    shown = found[:limit]
+    if len(found) == len(shown):
+        return Holds(holds=shown, more=0, next=None)
+    last = shown[-1]
+    behind = await open_holds(ledger, whose, after=(last.alarm, last.opened_at, last.id))
+    following = f"{last.alarm:d}_{cursor_of(last.opened_at, last.id)}"
+    return Holds(holds=shown, more=behind["count"], next=following)
+
+
+def _place(cursor: str) -> Place | None:
+    """The last hold of the page before."""
+    if not cursor:
+        return None
+    alarm, _, place = cursor.partition("_")
+    if alarm not in {"0", "1"}:
+        raise ValidationException("the cursor is not one of this list")
+    return alarm == "1", *place_of(place)
 
 
 HANDLERS = [api_create, api_list, api_show, api_holds]

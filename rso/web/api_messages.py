@@ -1,16 +1,14 @@
 """Messages as JSON, and what needs a person: list, send again, acknowledge."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from litestar import Request, get, post
 from litestar.exceptions import (
     ClientException,
     NotFoundException,
     PermissionDeniedException,
-    ValidationException,
 )
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct, convert
@@ -24,8 +22,8 @@ from rso.engine.notify import (
     retry_notification,
 )
 from rso.web.auth import Identity, engine_of, signed_in
+from rso.web.cursors import cursor_of, place_of
 from rso.web.notifying import SENDERS
-from rso.web.typed import whole_number
 
 __all__ = ["HANDLERS"]
 
@@ -33,8 +31,6 @@ Ask = Request[Any, Any, Any]
 Cursor = Annotated[str, QueryParameter(max_length=64, description="An answer's `next`.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Messages on a page.")]
 _MOST = 200  # messages of one exam
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = 32_503_680_000_000_000  # of the year 3000, in microseconds: each database has it
 
 
 class MessageLine(Struct, frozen=True, kw_only=True):
@@ -133,20 +129,6 @@ def _message(row: Mapping[str, Any]) -> MessageView:
     )
 
 
-def _place(cursor: str) -> tuple[datetime, str] | None:
-    """When the last message of the page before was written, and its key."""
-    if not cursor:
-        return None
-    at, _, key = cursor.partition("_")
-    number = whole_number(at)
-    try:
-        if number is None or number > _LAST:
-            raise ValueError
-        return _EPOCH + timedelta(microseconds=number), str(UUID(key))
-    except ValueError:
-        raise ValidationException("the cursor is not one of this list") from None
-
-
 @get("/api/notifications")
 async def api_messages(request: Ask, cursor: Cursor = "", limit: Limit = 200) -> Messages:
     """What became of messages, of the caller's facilities, a page at a time to the oldest."""
@@ -155,13 +137,12 @@ async def api_messages(request: Ask, cursor: Cursor = "", limit: Limit = 200) ->
     rows = await exam_notifications(
         engine_of(request).ledger,
         facilities=me.person.facilities,
-        before=_place(cursor),
+        before=place_of(cursor) if cursor else None,
         limit=limit + 1,
     )
     following = None
     if len(rows) > limit:
-        at: datetime = rows[limit - 1]["created_at"]
-        following = f"{(at - _EPOCH) // timedelta(microseconds=1)}_{rows[limit - 1]['id']}"
+        following = cursor_of(rows[limit - 1]["created_at"], rows[limit - 1]["id"])
     return Messages(messages=[_message(row) for row in rows[:limit]], next=following)
 
 

@@ -249,7 +249,7 @@ async def test_candidates_over_the_api(clinics: Engine, client: AsyncTestClient[
 async def test_a_flood_of_holds_is_shown_in_part(
     clinics: Engine, client: AsyncTestClient[Litestar]
 ) -> None:
-    """The page begins with the alarm that came last, the API with the oldest; both count all."""
+    """Page and API begin with the alarm that came last and count all; the API goes to the end."""
     await held(clinics, Patient(name="DOE^JANE"))
     (row,) = await clinics.ledger.fetch("SELECT * FROM hold")
     begun = now()
@@ -270,4 +270,14 @@ async def test_a_flood_of_holds_is_shown_in_part(
     assert text.index("flood 501<") < text.index("flood 0<")
     answer = (await client.get("/api/holds", headers=headers)).json()
     assert (len(answer["holds"]), answer["more"]) == (500, 3)
-    assert [hold["reason"] for hold in answer["holds"][1:]] == [f"flood {n}" for n in range(499)]
+    reasons = [hold["reason"] for hold in answer["holds"]]
+    assert reasons == ["flood 501", row["reason"], *(f"flood {n}" for n in range(498))]
+    url = f"/api/holds?cursor={answer['next']}"
+    rest = (await client.get(f"{url}&limit=2", headers=headers)).json()
+    assert ([h["reason"] for h in rest["holds"]], rest["more"]) == (["flood 498", "flood 499"], 1)
+    rest = (await client.get(url, headers=headers)).json()
+    assert [h["reason"] for h in rest["holds"]] == ["flood 498", "flood 499", "flood 500"]
+    assert (rest["more"], rest["next"]) == (0, None)
+    for wrong in ("x", "2_1_" + new_id(), "1_1_x", "1_"):
+        bad = await client.get(f"/api/holds?cursor={wrong}", headers=headers)
+        assert bad.status_code == 400, wrong
