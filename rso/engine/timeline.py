@@ -1,4 +1,4 @@
-"""What happened to an exam, in one line of time: people, batches, deliveries."""
+"""What happened to an exam, in one line of time: people, arrivals, deliveries."""
 
 from datetime import datetime
 from typing import Any
@@ -9,8 +9,8 @@ from msgspec import Struct
 from rso.core.exam import Exam
 from rso.ledger import Ledger, audit
 from rso.ledger.aggregates import with_times
+from rso.ledger.arrivals import arrivals_of
 from rso.ledger.attempts import attempts_of_exam
-from rso.ledger.images import batches_of
 
 __all__ = ["Moment", "Timeline", "timeline_of"]
 
@@ -27,7 +27,7 @@ class Moment(Struct, frozen=True, kw_only=True):
         what: In words.
         who: A person, a source or a destination.
         more: Details in words.
-        batch: The key of a batch, for the list of its instances.
+        batch: The key of the first of the batches that it is of, for the list of the instances.
     """
 
     at: datetime
@@ -44,7 +44,7 @@ class Timeline(Struct, frozen=True, kw_only=True):
 
     Attributes:
         moments: The newest first.
-        older: How many there are besides.
+        older: How many there are besides; of images that were not looked at, how many batches.
     """
 
     moments: list[Moment]
@@ -55,14 +55,17 @@ async def timeline_of(ledger: Ledger, exam: Exam, *, most: int | None = None) ->
     """What happened to an exam; who merely looked is in the audit alone."""
     most = most or _MOST
     people, unread = await _people(ledger, exam, most)
+    arrivals, batches = await arrivals_of(ledger, exam.id)
+    attempts, causes = await attempts_of_exam(ledger, exam.id, most)
     moments = [
         *people,
-        *(_batch(row) for row in await batches_of(ledger, exam.id)),
+        *(_arrival(row) for row in arrivals),
         *await _acknowledged(ledger, exam),
-        *(_fault(row) for row in await attempts_of_exam(ledger, exam.id)),
+        *(_fault(row) for row in attempts),
     ]
     moments.sort(key=lambda m: m.until or m.at, reverse=True)
-    return Timeline(moments=moments[:most], older=len(moments[most:]) + unread)
+    older = len(moments[most:]) + unread + batches + causes
+    return Timeline(moments=moments[:most], older=older)
 
 
 async def _people(ledger: Ledger, exam: Exam, most: int) -> tuple[list[Moment], int]:
@@ -98,18 +101,19 @@ def _said(facts: dict[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _batch(row: dict[str, Any]) -> Moment:
-    count, series = row["instances"], row["series"]
+def _arrival(row: dict[str, Any]) -> Moment:
+    count, series, batches = row["instances"], row["series"], len(row["batches"])
     size = f"{row['size'] / 1048576:.1f} MB"
     by = f", by {row['account']}" if row["account"] else ""
+    parts = f", in {batches} batches" if batches > 1 else ""
     return Moment(
         at=row["first_at"],
         until=row["last_at"],
         kind="images",
         what=f"{count} {'image' if count == 1 else 'images'} received",
         who=row["source"],
-        more=f"{series} Series, {size}, by {row['channel']} from {row['peer_address']}{by}",
-        batch=str(row["id"]),
+        more=f"{series} Series, {size}, by {row['channel']} from {row['peer_address']}{by}{parts}",
+        batch=row["id"],
     )
 
 

@@ -31,21 +31,36 @@ async def keep_attempts(ledger: Ledger, attempts: Sequence[Attempt]) -> None:
     )
 
 
-async def attempts_of_exam(ledger: Ledger, exam: str, limit: int = 100) -> list[dict[str, Any]]:
+_GROUPED = (
+    "FROM delivery_attempt a JOIN delivery v ON v.id = a.delivery WHERE v.exam = ?"
+    " GROUP BY v.destination, a.state, a.code, a.reason"
+)
+
+
+async def attempts_of_exam(
+    ledger: Ledger, exam: str, most: int
+) -> tuple[list[dict[str, Any]], int]:
     """An exam's attempts that did not end well, by destination and cause, the last first.
 
-    ``instances`` is 0 where the destination could not be reached at all.
+    With how many older rows there are besides the ``most``. ``instances`` is 0 where the
+    destination could not be reached at all.
     """
     rows = await ledger.fetch(
         "SELECT v.destination, a.state, a.code, a.reason, sum(a.times) AS times,"
         " sum(CASE WHEN a.subject = a.delivery THEN 0 ELSE 1 END) AS instances,"
-        " min(a.first_at) AS first_at, max(a.last_at) AS last_at FROM delivery_attempt a"
-        " JOIN delivery v ON v.id = a.delivery WHERE v.exam = ?"
-        " GROUP BY v.destination, a.state, a.code, a.reason ORDER BY max(a.last_at) DESC LIMIT ?",
+        f" min(a.first_at) AS first_at, max(a.last_at) AS last_at {_GROUPED}"
+        " ORDER BY max(a.last_at) DESC LIMIT ?",
         exam,
-        limit,
+        most,
     )
-    return with_times(rows, "first_at", "last_at")
+    found = with_times(rows, "first_at", "last_at")
+    if len(found) < most:
+        return found, 0
+    (whole,) = await ledger.fetch(
+        f"SELECT count(*) AS n FROM (SELECT v.destination {_GROUPED}) AS causes",  # noqa: S608
+        exam,
+    )
+    return found, whole["n"] - len(found)
 
 
 async def attempts_of_instances(

@@ -7,7 +7,7 @@ from uuid import UUID
 from rso.ledger.aggregates import with_times
 from rso.ledger.ledger import Ledger
 
-__all__ = ["batches_of", "instance_of", "instances_page", "middle_of", "series_of", "ways_of"]
+__all__ = ["instance_of", "instances_page", "middle_of", "series_of", "ways_of"]
 
 
 async def series_of(ledger: Ledger, *, exam: str = "", study: str = "") -> list[dict[str, Any]]:
@@ -60,22 +60,6 @@ async def instance_of(
     return rows[0] if rows else None
 
 
-async def batches_of(ledger: Ledger, exam: str, limit: int = 100) -> list[dict[str, Any]]:
-    """What an exam's images came in, the last first, each with how many of them."""
-    rows = await ledger.fetch(
-        "SELECT b.id, b.channel, b.source, b.kind, b.peer_address, b.calling_ae_title, b.account,"
-        " b.opened_at, b.closed_at, count(*) AS instances, sum(i.size) AS size,"
-        " count(DISTINCT i.series_instance_uid) AS series, min(i.received_at) AS first_at,"
-        " max(i.received_at) AS last_at FROM instance i JOIN study s ON s.id = i.study"
-        " JOIN batch b ON b.id = i.batch WHERE s.exam = ? AND NOT i.conflict"
-        " GROUP BY b.id, b.channel, b.source, b.kind, b.peer_address, b.calling_ae_title,"
-        " b.account, b.opened_at, b.closed_at ORDER BY max(i.received_at) DESC LIMIT ?",
-        exam,
-        limit,
-    )
-    return with_times(rows, "first_at", "last_at")
-
-
 _UNDELIVERED = (
     " AND EXISTS (SELECT 1 FROM delivery_item d JOIN delivery v ON v.id = d.delivery"
     " WHERE d.instance = i.id AND v.exam = s.exam AND d.state IN ('pending', 'stopped'))"
@@ -86,7 +70,7 @@ async def instances_page(
     ledger: Ledger,
     exam: str,
     *,
-    batch: str = "",
+    batches: Sequence[str] = (),
     series: str = "",
     undelivered: bool = False,
     limit: int = 100,
@@ -97,15 +81,16 @@ async def instances_page(
     Args:
         ledger: The ledger.
         exam: The exam's key.
-        batch: Only what came in this batch.
+        batches: Only what came in these batches; none: in any.
         series: Only this Series Instance UID.
         undelivered: Only what some destination does not have yet.
         limit: Rows of a page.
         offset: Rows before it.
     """
     where, values = "s.exam = ? AND NOT i.conflict", [exam]
-    if batch:
-        where, values = f"{where} AND i.batch = ?", [*values, batch]
+    if batches:
+        marks = ",".join("?" * len(batches))
+        where, values = f"{where} AND i.batch IN ({marks})", [*values, *batches]
     if series:
         where, values = f"{where} AND i.series_instance_uid = ?", [*values, series]
     if undelivered:

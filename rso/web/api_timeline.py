@@ -14,6 +14,7 @@ from rso.engine.exams import find_exam
 from rso.engine.notes import exam_notes, keep_note
 from rso.engine.timeline import Moment, timeline_of
 from rso.ledger import Ledger
+from rso.ledger.arrivals import batches_beside
 from rso.ledger.attempts import attempts_of_instances
 from rso.ledger.images import instances_page, middle_of, series_of, ways_of
 from rso.web.auth import Identity, engine_of, signed_in
@@ -185,15 +186,15 @@ async def api_instances(
 ) -> Instances:
     """Every instance with each attempt to deliver it, a page at a time.
 
-    Only those of one `batch` (of the timeline), of one `series` (a Series Instance UID), or that
-    some destination does not have yet (`undelivered`).
+    Only those of one `batch` and of those that the timeline has on one line with it, of one
+    `series` (a Series Instance UID), or that some destination does not have yet (`undelivered`).
     """
     exam = await _exam(request, number, "images")
     ledger = engine_of(request).ledger
     rows, total = await instances_page(
         ledger,
         exam.id,
-        batch=str(batch) if batch else "",
+        batches=await batches_beside(ledger, exam.id, str(batch)) if batch else (),
         series=series,
         undelivered=undelivered,
         limit=limit,

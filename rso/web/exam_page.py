@@ -1,5 +1,6 @@
 """One exam: the patient, its images, n of n for each destination, and what happened when."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -25,9 +26,10 @@ from rso.engine.owners import assignable, owner_of
 from rso.engine.requests import asked_of
 from rso.engine.timeline import timeline_of
 from rso.ledger import Ledger
+from rso.ledger.arrivals import arrivals_of
 from rso.ledger.attempts import attempts_of_instances
 from rso.ledger.exams import now
-from rso.ledger.images import batches_of, instances_page, middle_of, series_of, ways_of
+from rso.ledger.images import instances_page, middle_of, series_of, ways_of
 from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
@@ -38,7 +40,9 @@ from rso.web.seen import exam_seen
 __all__ = ["HANDLERS", "show_exam"]
 
 Ask = Request[Any, Any, Any]
+Row = dict[str, Any]
 _PAGE = 100
+_CHOICES = 200  # Series, or arrivals, to choose from
 _DIGITS = 6  # of a number of images
 _QUIET = timedelta(seconds=5)  # the middle of a Series that still grows moves on
 
@@ -138,10 +142,13 @@ async def exam_instances(
     exam = await find_exam(ledger, number, facilities=me.person.facilities)
     await exam_seen(request, me, exam, "images")
     start = max(start, 0)
+    arrivals, unread = await arrivals_of(ledger, exam.id)
+    came = next((row for row in arrivals if batch in row["batches"]), None)
+    all_series = await series_of(ledger, exam=exam.id)
     rows, total = await instances_page(
         ledger,
         exam.id,
-        batch=_key(batch),
+        batches=came["batches"] if came else _keys(batch),
         series=series[:64],
         undelivered=show == "undelivered",
         limit=_PAGE,
@@ -158,20 +165,29 @@ async def exam_instances(
     return page(
         request, "exam_instances.html", me,
         exam=exam, shown=format_number(exam.number), rows=rows, total=total, start=start,
-        size=_PAGE, ways=ways, attempts=attempts, show=show, series=series, batch=batch,
-        all_series=await series_of(ledger, exam=exam.id), batches=await batches_of(ledger, exam.id),
+        size=_PAGE, ways=ways, attempts=attempts, show=show, series=series,
+        batch=came["id"] if came else batch,
+        all_series=_offered(all_series, lambda row: row["series_instance_uid"] == series),
+        arrivals=_offered(arrivals, lambda row: row is came),
+        unlisted=max(len(arrivals) - _CHOICES, 0) + unread,
+        unlisted_series=max(len(all_series) - _CHOICES, 0),
         syntax=lambda uid: UID(uid).name,
     )  # fmt: skip
 
 
-def _key(text: str) -> str:
-    """A key as the ledger takes it; one that nothing has where it is none."""
+def _offered(rows: Sequence[Row], is_chosen: Callable[[Row], bool]) -> list[Row]:
+    """The first so many to choose from, and what is chosen."""
+    return [row for n, row in enumerate(rows) if n < _CHOICES or is_chosen(row)]
+
+
+def _keys(text: str) -> list[str]:
+    """A key as the ledger takes it, if there is one; one that nothing has where it is none."""
     if not text:
-        return ""
+        return []
     try:
-        return str(UUID(text))
+        return [str(UUID(text))]
     except ValueError:
-        return str(UUID(int=0))
+        return [str(UUID(int=0))]
 
 
 @post("/exams/{number:str}/deliveries/{code:str}/{action:str}", status_code=303)

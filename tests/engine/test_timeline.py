@@ -1,5 +1,6 @@
 """What an exam went through, on both engines: attempts kept, counted and told."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rso.engine.exam_deliveries import act_on_delivery
 from rso.engine.exams import cancel_exam, create_exam
 from rso.engine.timeline import timeline_of
 from rso.ledger import Ledger, audit, new_id, tables
+from rso.ledger.arrivals import batches_beside
 from rso.ledger.attempts import attempts_of_instances, keep_attempts
 from rso.ledger.deliveries import (
     Answer,
@@ -154,3 +156,64 @@ async def test_what_a_timeline_leaves_out_is_counted(clinic: Engine, exam: Exam)
     cut = await timeline_of(clinic.ledger, exam, most=3)
     assert [moment.what for moment in cut.moments] == ["act 4", "act 3", "act 2"]
     assert cut.older == 4
+
+
+async def came(ledger: Ledger, exam: Exam, images: int, at: datetime, account: str = "") -> None:
+    """Images of an exam by the browser, a second apart, each in a batch of its own."""
+    (study,) = await ledger.fetch("SELECT id FROM study WHERE exam = ?", exam.id)
+    batches = [new_id() for _ in range(images)]
+    await ledger.insert_rows(tables.Batch, [
+        {"id": batch, "channel": "http_upload", "facility": "NORTH", "source": "web",
+         "kind": "technician", "peer_address": "127.0.0.1", "opened_at": at, "account": account}
+        for batch in batches
+    ])  # fmt: skip
+    await ledger.insert_rows(tables.Instance, [
+        {"id": new_id(), "facility": "NORTH", "study": study["id"], "sop_instance_uid": f"2.{batch}",
+         "sop_class_uid": "1", "series_instance_uid": f"1.{n % 2}",
+         "transfer_syntax_uid": "1.2.840.10008.1.2", "digest": batch, "size": 1000,
+         "series_number": "1", "instance_number": str(n), "batch": batch,
+         "received_at": at + timedelta(seconds=n), "conflict": False}
+        for n, batch in enumerate(batches)
+    ])  # fmt: skip
+
+
+async def test_batches_that_follow_each_other_are_one_line(clinic: Engine, exam: Exam) -> None:
+    """A CT by the browser is one, and what came an hour later, or by somebody else, is not of it."""
+    ledger, begun = clinic.ledger, now() - timedelta(days=1)
+    await came(ledger, exam, 150, begun)
+    await came(ledger, exam, 3, begun + timedelta(seconds=20), account="ann@example.org")
+    await came(ledger, exam, 2, begun + timedelta(hours=1))
+    line = await timeline_of(ledger, exam)
+    (late, ct, ann) = [m for m in line.moments if m.kind == "images" and m.who == "web"]
+    assert [m.what for m in (late, ct, ann)] == [f"{n} images received" for n in (2, 150, 3)]
+    assert ct.more == "2 Series, 0.1 MB, by http_upload from 127.0.0.1, in 150 batches"
+    assert ann.more.endswith("by ann@example.org, in 3 batches")
+    assert ct.until is not None
+    assert (ct.until - ct.at).total_seconds() == 149
+    assert line.older == 0
+    beside = await batches_beside(ledger, exam.id, ct.batch)
+    assert (await instances_page(ledger, exam.id, batches=beside))[1] == 150
+    assert await batches_beside(ledger, exam.id, beside[7]) == beside
+    assert await batches_beside(ledger, exam.id, str(exam.id)) == [exam.id]
+
+
+async def test_batches_and_causes_that_are_not_read_are_counted(
+    clinic: Engine, exam: Exam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many images there are and however a destination refuses them, nothing goes missing."""
+    ledger = clinic.ledger
+    (delivery,) = await deliveries_of(ledger, exam.id)
+    await keep_attempts(ledger, [
+        (delivery["id"], delivery["id"], "pending", "fault", f"refused {n}", now())
+        for n in range(150)
+    ])  # fmt: skip
+    line = await timeline_of(ledger, exam)
+    assert sum(moment.kind == "fault" for moment in line.moments) == 150
+    assert line.older == 0
+    cut = await timeline_of(ledger, exam, most=100)
+    assert len(cut.moments) + cut.older == len(line.moments)
+    await came(ledger, exam, 9, now() + timedelta(hours=1))
+    monkeypatch.setattr("rso.ledger.arrivals._MOST", 4)
+    cut = await timeline_of(ledger, exam)
+    assert next(m.what for m in cut.moments if m.kind == "images") == "4 images received"
+    assert cut.older == 6  # five of the nine, and the one of FTP

@@ -205,6 +205,32 @@ async def test_images_and_attempts_of_an_exam(clinics: Engine, client: Client) -
     assert [row["actor"] for row in opened] == [ME]
 
 
+async def test_batches_of_one_sender_are_listed_together(clinics: Engine, client: Client) -> None:
+    """One line of the timeline, one choice on the page; either shows what came in all of them."""
+    exam = await make_exam(clinics, "DOE^JANE")
+    keys, first = await receive(clinics.ledger, exam, 3)
+    (row,) = await clinics.ledger.fetch("SELECT * FROM batch WHERE id = ?", first)
+    second = new_id()
+    await clinics.ledger.insert_rows(tables.Batch, [{**row, "id": second}])
+    await clinics.ledger.execute(
+        "UPDATE instance SET batch = ?, received_at = ? WHERE id = ?",
+        second, now() + timedelta(seconds=9), keys[-1],
+    )  # fmt: skip
+    me, url = await bearer(clinics), f"/exams/{exam.number}"
+    moments = (await client.get(f"/api{url}/timeline", headers=me)).json()["moments"]
+    (line,) = [moment for moment in moments if moment["kind"] == "images"]
+    assert (line["what"], line["batch"]) == ("3 images received", first)
+    for batch in (first, second):
+        found = await client.get(f"/api{url}/instances?batch={batch}", headers=me)
+        assert found.json()["total"] == 3
+        page = await client.get(
+            f"{url}/instances?batch={batch}", headers={**me, "Accept": "text/html"}
+        )
+        assert "1 to 3 of 3" in page.text
+        assert f'<option value="{first}" selected>' in page.text
+        assert f'<option value="{second}"' not in page.text
+
+
 @pytest.mark.parametrize(
     ("role", "status"), [("customer", 201), ("technician", 201), ("auditor", 403)]
 )
