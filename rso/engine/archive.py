@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from rso.core.errors import VolumeError
 from rso.core.transport import Buffer
+from rso.engine.spool_files import sync_folder
 
 __all__ = ["LocalArchive", "file_digest", "instance_digest"]
 
@@ -45,14 +46,6 @@ def _copy_durably(source: Path, path: Path) -> None:
         copy.flush()
         os.fsync(copy.fileno())
     temporary.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class LocalArchive:
@@ -112,7 +105,7 @@ class LocalArchive:
             else:
                 return
         # The spool's volume may forget the file before the archive's has its name.
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         source.unlink()
 
     def remove(self, record_id: str) -> None:
