@@ -17,7 +17,7 @@ class Turns:
     Args:
         at_once: How many have a turn at the same time.
         most: How many have one or wait for one, together.
-        each: As many of one caller; 0: no bound of its own.
+        each: As many of one caller, which is a host where strangers ask; 0: no bound of its own.
     """
 
     def __init__(self, at_once: int, *, most: int, each: int = 0) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from rso.core.errors import ConfigError
+from rso.core.hosts import host_of
 from rso.core.password import HASHER, is_right
 from rso.core.turns import Turns
 from rso.ledger import site_tables
@@ -148,17 +149,17 @@ async def too_many(ledger: Ledger, subject: str, most: int = 5) -> bool:
 
 
 async def sign_in(ledger: Ledger, email: str, password: str, address: str) -> Person | str:
-    """The person, or in words why not; ten failures a minute lock account and address.
+    """The person, or in words why not; ten failures a minute lock the account, fifty the host.
 
     Raises:
         BusyError: Too many passwords wait to be looked at.
     """
-    email = email.strip().lower()[:254]
-    limits = {f"account:{email}": _MOST_FAILURES, f"address:{address}": _MOST_FAILURES * 5}
+    email, host = email.strip().lower()[:254], host_of(address)
+    limits = {f"account:{email}": _MOST_FAILURES, f"address:{host}": _MOST_FAILURES * 5}
     for subject, most in limits.items():
         if await is_over(ledger, subject, most):
             return await _locked(ledger, subject, email, address)
-    async with _SIGN_INS.take(address):
+    async with _SIGN_INS.take(host):
         # A guess counts before it is looked at: of any number at once no more are than may be.
         full, counted = await count_up(ledger, limits)
         if full:

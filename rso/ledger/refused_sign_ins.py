@@ -1,8 +1,8 @@
 """Refused sign-ins in the audit: few entries, however often and from wherever somebody tries."""
 
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
 
+from rso.core.hosts import host_of
 from rso.ledger import audit, site_tables
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger, new_id
@@ -33,8 +33,8 @@ async def note_refused(
     """
     rows = await ledger.fetch("SELECT email FROM user_account WHERE email = ?", email)
     facts = {"account": email if rows else "", "address": address, "locked": locked}
-    about = {"account": email, "address": _network(address)}.get(
-        locked, f"{facts['account']} {_network(address)}"
+    about = {"account": email, "address": host_of(address)}.get(
+        locked, f"{facts['account']} {host_of(address)}"
     )
     subject = f"{_ALL}:{action}:{locked}:{about}"[:300]
     if await recent(ledger, subject, _PERIOD) or await recent(ledger, _ALL, _PERIOD) > _MOST:
@@ -55,12 +55,3 @@ async def note_refused(
             ledger, actor="sign-in", action=action,
             facts={name: value for name, value in facts.items() if value},
         )  # fmt: skip
-
-
-def _network(address: str) -> str:
-    """Whose address it is: of IPv6 a site has as many as it likes."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    return str(ip_network(f"{found}/64", strict=False)) if found.version == 6 else address

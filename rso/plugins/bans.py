@@ -4,7 +4,6 @@ Failures are counted in each process's memory; a ban is a small file, so every p
 outlives a restart, and a person can see and lift it.
 """
 
-import ipaddress
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Ban", "Bans", "host_of"]
+from rso.core.hosts import host_of
+
+__all__ = ["Ban", "Bans"]
 
 _AFTER = 20
 _SECONDS = 300.0
@@ -149,15 +150,3 @@ class Bans:
                 path.unlink(missing_ok=True)
                 lifted += 1
         return lifted
-
-
-def host_of(address: str) -> str:
-    """What stands for one peer: an IPv4 address, or the network of 64 bits of an IPv6 one."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    found = getattr(found, "ipv4_mapped", None) or found
-    if found.version == 4:
-        return str(found)
-    return str(ipaddress.ip_network((found, 64), strict=False))

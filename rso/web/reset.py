@@ -14,6 +14,7 @@ from litestar.response import Template
 from msgspec import structs
 
 from rso.core.errors import RsoError
+from rso.core.hosts import host_of
 from rso.engine.context import Engine
 from rso.engine.notices import notice_of, write_message
 from rso.ledger import new_id
@@ -54,7 +55,7 @@ async def forgot(request: Ask) -> Response[Any]:
     engine = engine_of(request)
     email = form.get("email", "").lower()[:254]
     shown = page(request, "forgot.html", None, sent=True)
-    busy = await too_many(engine.ledger, f"reset-from:{peer_address(request)}", 20)
+    busy = await too_many(engine.ledger, f"reset-from:{host_of(peer_address(request))}", 20)
     if not busy and not await too_many(engine.ledger, f"reset:{email}", 2):
         shown.background = BackgroundTask(_send_link, engine, email)
     return shown
@@ -103,7 +104,7 @@ async def reset_now(request: Ask, secret: FromPath[str]) -> Template:
     """Set it."""
     form = await checked_form(request)
     ledger = engine_of(request).ledger
-    if await too_many(ledger, f"reset-use:{peer_address(request)}", 20):
+    if await too_many(ledger, f"reset-use:{host_of(peer_address(request))}", 20):
         return _form(request, status=429, problem="Too many tries; please wait a minute.")
     if not await is_reset(ledger, secret):
         return _form(request, status=404, gone=True)

@@ -1,6 +1,7 @@
 """Guesses at the same time: no more are looked at than one after the other."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -57,6 +58,44 @@ async def test_right_passwords_are_no_guesses(known: Ledger, tried: list[str]) -
     assert not [answer for answer in said if isinstance(answer, str)]
     assert len(tried) == 30
     assert await recent(known, f"account:{ME}") == await recent(known, "address:192.0.2.1") == 0
+
+
+async def test_the_addresses_of_a_network_are_one_host(
+    known: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A made-up person from each of 130 addresses of a /64: others have room, fifty are looked at.
+
+    A hundred wait at most, of whom fifty find the host locked when it is their turn.
+    """
+    go = threading.Event()
+    tried = []
+
+    def look(password: str, hashed: str) -> bool:
+        tried.append(password)
+        return go.wait(30) and bool(hashed) and password == "right"
+
+    monkeypatch.setattr(people, "is_right", look)
+    flood = [
+        asyncio.create_task(sign_in(known, f"p{n}@example.org", "x", f"2001:db8:1:2::{n + 1:x}"))
+        for n in range(130)
+    ]
+    try:
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in flood) < 30 or len(tried) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert sum(task.done() for task in flood) == 30
+        other = asyncio.create_task(sign_in(known, ME, "right", "2001:db8:1:3::1"))
+        await asyncio.sleep(0.05)
+        assert not other.done()
+    finally:
+        go.set()
+    said = await asyncio.gather(*flood, return_exceptions=True)
+    assert sum(isinstance(answer, BusyError) for answer in said) == 30
+    assert sum("Too many" in answer for answer in said if isinstance(answer, str)) == 50
+    assert tried.count("x") == 50
+    assert "Too many" in str(await sign_in(known, ME, "right", "2001:db8:1:2:ffff::1"))
+    assert not isinstance(await other, str)
 
 
 async def test_what_costs_is_counted_exactly(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from rso.plugins.bans import host_of
+from rso.core.hosts import host_of
 
 __all__ = ["Guest", "Guests"]
 

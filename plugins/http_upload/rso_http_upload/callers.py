@@ -12,6 +12,7 @@ import structlog
 from litestar import Request
 from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
 
+from rso.core.hosts import host_of
 from rso.core.password import is_right
 from rso.core.source import explain_refusal, facility_concerned, is_expected
 from rso.core.turns import Turns
@@ -124,7 +125,7 @@ class Callers:
         return True
 
     async def _look(self, peer: str, password: str, hashed: str) -> bool:
-        async with self._turns.take(peer):
+        async with self._turns.take(host_of(peer)):
             return await asyncio.to_thread(is_right, password, hashed)
 
     def _alert(self, connection: Connection, reason: str) -> None:

@@ -100,7 +100,7 @@ async def test_names_that_change_ban_the_address(made: Callers, looked: list[str
 async def test_a_flood_is_told_to_come_later(
     made: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixteen of an address wait, the others do not; signing in to the web waits for none."""
+    """Sixteen of a host wait, the others do not; signing in to the web waits for none."""
     go = threading.Event()
 
     def look(password: str, hashed: str) -> bool:
@@ -108,7 +108,8 @@ async def test_a_flood_is_told_to_come_later(
 
     monkeypatch.setattr(module, "is_right", look)
     flood = [
-        asyncio.create_task(made.source(asked(f"random-{n}", f"wrong {n}"))) for n in range(100)
+        asyncio.create_task(made.source(asked(f"random-{n}", f"wrong {n}", f"2001:db8::{n:x}")))
+        for n in range(100)
     ]
     other = [asyncio.create_task(made.source(asked("GATEWAY", "right", "192.0.2.2")))
              for _ in range(30)]  # fmt: skip
@@ -116,7 +117,7 @@ async def test_a_flood_is_told_to_come_later(
         async with asyncio.timeout(20):
             while sum(task.done() for task in flood) < 84:
                 await asyncio.sleep(0.01)
-            async with people._SIGN_INS.take("192.0.2.1"):
+            async with people._SIGN_INS.take("2001:db8::/64"):
                 assert sum(task.done() for task in flood) == 84
         assert not any(task.done() for task in other)
     finally:

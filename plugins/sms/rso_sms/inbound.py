@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response, get, post
 
+from rso.core.hosts import host_of
 from rso.engine.context import Engine
 from rso.ledger import audit
 from rso.ledger.contacts import set_opted_out
@@ -88,7 +89,7 @@ async def _receive(request: Ask) -> Response[str]:
     wanted = config.inbound_secret.reveal() if config and config.inbound_secret else ""
     if not wanted:
         return _answer("", 404)
-    guessing = f"inbound:{peer_address(request)}"
+    guessing = f"inbound:{host_of(peer_address(request))}"
     if await is_over(engine.ledger, guessing, _WRONG_A_MINUTE):
         return _answer("", 429)
     if not any(secrets.compare_digest(g.encode(), wanted.encode()) for g in _given(request)):
