@@ -143,6 +143,21 @@ def test_what_is_typed_outlives_a_session(site: Site, enter: Enter) -> None:
 
 
 @pytest.mark.alone
+def test_a_search_is_nothing_unsaved(site: Site, enter: Enter) -> None:
+    """What was looked for keeps no page there with its patients, in the list or in the audit."""
+    base = base_of(site)
+    page = enter()
+    page.context.clear_cookies()
+    sign_in(page, base, site.admin["email"], site.admin["password"])
+    audit = page.context.new_page()
+    audit.goto(f"{base}/audit")
+    audit.fill("#actor", "tech")
+    page.fill("#search", "DOE")
+    for left in (page, audit):
+        left.wait_for_url(re.compile("/sign-in"), timeout=4000 * IDLE)
+
+
+@pytest.mark.alone
 def test_an_upload_is_work(site: Site, enter: Enter, samples: Path, tmp_path: Path) -> None:
     """One that takes longer than a session lasts without use is not interrupted."""
     base = base_of(site)

@@ -63,7 +63,8 @@ if (body.dataset.idle) {
     return [...field.options].some((option, n) => option.selected !== (first || field.multiple ? option.defaultSelected : n === 0));
   };
   const refused = (performance.getEntriesByType("navigation")[0] || {}).responseStatus >= 400;
-  const unsaved = () => [...document.querySelectorAll("main form[method=post]")].some((form) => (refused && !form.dataset.kept) || [...form.elements].some((field) => field.matches("input, select, textarea") && typed(field)));
+  // A search, too, is posted, for names belong in no address: it is not saved, and leaves nothing behind.
+  const unsaved = () => [...document.querySelectorAll("main form[method=post]:not([role=search])")].some((form) => (refused && !form.dataset.kept) || [...form.elements].some((field) => field.matches("input, select, textarea") && typed(field)));
   const leave = () => {
     if (state === "out") return;
     state = "out";
