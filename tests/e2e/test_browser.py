@@ -149,6 +149,43 @@ def test_upload_of_two_under_one_uid(
     assert len(asked) == 4
 
 
+def test_a_lost_line_is_no_refusal(site: Site, browser: Browser) -> None:
+    """The first 429 after a long outage is waited for; eleven in a row are believed."""
+    number = make_exam(site, patient_name="Doe^Jane")
+    page = signed_in(browser, site)
+    page.goto(f"http://127.0.0.1:{site.web}/exams/{number}/upload")
+    module = page.get_attribute("script[src*='upload.js']", "src")
+    assert module is not None
+    asked = page.evaluate(
+        """async ([module, number]) => {
+          const { Sender } = await import(module.replace("upload.js", "send.js"));
+          window.setTimeout = (run) => { Promise.resolve().then(run); };
+          const answers = { L: 0, B: 429, S: 200 };
+          const run = async (script) => {
+            let asked = 0;
+            window.XMLHttpRequest = class {
+              upload = {};
+              open() {}
+              setRequestHeader() {}
+              getResponseHeader() { return "1"; }
+              send() {
+                this.status = answers[script[asked]];
+                asked += 1;
+                Promise.resolve().then(() => (this.status ? this.onload() : this.onerror()));
+              }
+            };
+            const sender = new Sender(number, () => "", { lost() {} });
+            const end = await sender.persist("POST", "/uploads", "", {}).catch((error) => error);
+            return [asked, end.status || end.message];
+          };
+          return [await run("L".repeat(20) + "BS"), await run("B".repeat(12) + "S"),
+                  await run("B".repeat(8) + "L" + "B".repeat(8) + "S")];
+        }""",
+        [module, number],
+    )
+    assert asked == [[22, 200], [11, "too many requests"], [18, 200]]
+
+
 def test_administrator_from_nothing(
     site: Site, browser: Browser, samples: Path, tmp_path: Path, pacs: Pacs
 ) -> None:

@@ -63,14 +63,15 @@ export class Sender {
 
   // As request, again and again while the line or RSO is away; who says for minutes that it is too much is believed.
   async persist(method, path, body, headers, progress) {
-    for (let turn = 0; ; turn += 1) {
+    for (let turn = 0, refusals = 0; ; turn += 1) {
       try {
         const found = await this.request(method, path, body, headers, progress);
         this.hooks.lost(null);
         return found;
       } catch (error) {
         const busy = error instanceof Busy;
-        if (!(error instanceof Lost) || this.stopped || (busy && turn >= BUSY_TRIES)) {
+        refusals = busy ? refusals + 1 : 0;
+        if (!(error instanceof Lost) || this.stopped || refusals > BUSY_TRIES) {
           this.hooks.lost(null);
           throw error;
         }
