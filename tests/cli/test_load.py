@@ -1,5 +1,9 @@
 """``rso load`` and ``rso exam create`` say what is wrong in what they were given, and where."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +11,8 @@ import pytest
 from rso.core.number import make_number
 from rso.settings import resolve_secrets
 from rso.testing.site import SITE, Site, free_port
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,28 @@ def test_a_wrong_document_is_refused_with_its_place(
         assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert site.rso("export", "--json") == before
+
+
+def test_the_readme_can_be_followed(tmp_path: Path) -> None:
+    """Its first set-up, pasted block by block: nothing is missing, and nothing waits for ever."""
+    section = README.read_text().split("## A first real set-up")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert any("rso serve" in block for block in blocks)
+    for block in blocks:
+        lines = block.splitlines()
+        assert "$EDITOR" not in block
+        assert not any(line.startswith("rso serve") for line in lines[:-1]), "it does not return"
+    # Without what builds the program, what goes on, and what asks a PACS that is not there.
+    skipped = re.compile(r"^(make venv|\. \.venv|rso serve|rso check).*\n", re.MULTILINE)
+    script = skipped.sub("", "".join(blocks)).replace("/srv/rso", str(tmp_path / "rso"))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script], env={"PATH": path, "HOME": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "1 facilities, 1 radiologists, 1 users" in done.stdout
+    assert re.search(r"status +requested", done.stdout)
 
 
 def test_what_no_plugin_here_carries_is_warned_of(site: Site, tmp_path: Path) -> None:
