@@ -7,7 +7,7 @@ from uuid import UUID
 from rso.ledger.aggregates import with_times
 from rso.ledger.ledger import Ledger
 
-__all__ = ["instance_of", "instances_page", "middle_of", "series_of", "ways_of"]
+__all__ = ["instance_of", "instances_page", "series_of", "ways_of", "with_middles"]
 
 
 async def series_of(ledger: Ledger, *, exam: str = "", study: str = "") -> list[dict[str, Any]]:
@@ -31,16 +31,31 @@ async def series_of(ledger: Ledger, *, exam: str = "", study: str = "") -> list[
     return with_times(rows, "first_at", "last_at")
 
 
-async def middle_of(ledger: Ledger, series: dict[str, Any]) -> str:
-    """The instance in the middle of a Series (a row of ``series_of``) by Instance Number."""
+async def with_middles(ledger: Ledger, series: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows of ``series_of``, each with the key of its ``middle`` by Instance Number.
+
+    It is empty where all instances of a Series are held as conflicts.
+    """
+    if not series:
+        return []
+    studies = list(dict.fromkeys(str(row["study"]) for row in series))
+    uids = list(dict.fromkeys(row["series_instance_uid"] for row in series))
+    part = "PARTITION BY study, series_instance_uid"
     rows = await ledger.fetch(
-        "SELECT id FROM instance WHERE study = ? AND series_instance_uid = ? AND NOT conflict"
-        " ORDER BY length(instance_number), instance_number, id LIMIT 1 OFFSET ?",
-        series["study"],
-        series["series_instance_uid"],
-        (series["instances"] - 1) // 2,
+        "SELECT id, study, series_instance_uid FROM (SELECT id, study, series_instance_uid,"  # noqa: S608
+        f" row_number() OVER ({part} ORDER BY length(instance_number), instance_number, id)"
+        f" AS place, count(*) OVER ({part}) AS instances FROM instance"
+        f" WHERE study IN ({','.join('?' * len(studies))})"
+        f" AND series_instance_uid IN ({','.join('?' * len(uids))}) AND NOT conflict) AS ranked"
+        " WHERE place = (instances + 1) / 2",
+        *studies,
+        *uids,
     )
-    return str(rows[0]["id"]) if rows else ""
+    middles = {(row["study"], row["series_instance_uid"]): str(row["id"]) for row in rows}
+    return [
+        {**row, "middle": middles.get((row["study"], row["series_instance_uid"]), "")}
+        for row in series
+    ]
 
 
 async def instance_of(

@@ -17,9 +17,17 @@ from rso.web.seen import hold_seen
 
 __all__ = ["HANDLERS"]
 
+_MOST_SERIES = 200
+
 
 class Received(Struct, frozen=True, kw_only=True):
-    """What the images say; empty where they do not. ``kind`` is that of the source."""
+    """What the images say; empty where they do not.
+
+    Attributes:
+        kind: That of the source.
+        series: The first two hundred.
+        more_series: How many there are besides.
+    """
 
     study_instance_uid: str
     patient_name: str
@@ -33,6 +41,7 @@ class Received(Struct, frozen=True, kw_only=True):
     description: str
     kind: str
     series: list[SeriesView]
+    more_series: int
 
 
 class Agreement(Struct, frozen=True, kw_only=True):
@@ -88,13 +97,15 @@ async def api_candidates(request: Request[Any, Any, Any], hold_id: FromPath[str]
     await hold_seen(request, me, hold, "candidates")
     study = (await studies_by_ids(ledger, [hold.study]))[0]
     what, advice = row_words(hold.row)
-    said = {name: study[name] for name in Received.__struct_fields__ if name != "series"}
-    series = await series_views(ledger, await series_of(ledger, study=hold.study))
+    own = {"series", "more_series"}
+    said = {name: study[name] for name in Received.__struct_fields__ if name not in own}
+    series = await series_of(ledger, study=hold.study)
+    first = await series_views(ledger, series[:_MOST_SERIES])
     found = await candidates_of(request, hold, study)
     return Candidates(
         what=what,
         advice=advice,
-        received=Received(series=series, **said),
+        received=Received(series=first, more_series=len(series) - len(first), **said),
         candidates=[_candidate(one) for one in found],
     )
 

@@ -16,7 +16,7 @@ from rso.engine.timeline import Moment, timeline_of
 from rso.ledger import Ledger
 from rso.ledger.arrivals import batches_beside
 from rso.ledger.attempts import attempts_of_instances
-from rso.ledger.images import instances_page, middle_of, series_of, ways_of
+from rso.ledger.images import instances_page, series_of, ways_of, with_middles
 from rso.web.auth import Identity, engine_of, signed_in
 from rso.web.seen import LOOKERS, exam_seen
 
@@ -25,6 +25,8 @@ __all__ = ["HANDLERS", "SeriesView", "series_views"]
 Ask = Request[Any, Any, Any]
 Start = Annotated[int, QueryParameter(ge=0, le=10_000_000, description="Instances before it.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Instances on a page.")]
+SeriesStart = Annotated[int, QueryParameter(ge=0, le=10_000_000, description="Series before it.")]
+SeriesLimit = Annotated[int, QueryParameter(ge=1, le=500, description="Series on a page.")]
 
 
 class Timeline(Struct, frozen=True, kw_only=True):
@@ -57,9 +59,16 @@ class SeriesView(Struct, frozen=True, kw_only=True):
 
 
 class SeriesList(Struct, frozen=True, kw_only=True):
-    """The Series of an exam, as its page has them."""
+    """A page of the Series of an exam, in the order of its page.
+
+    Attributes:
+        more: How many follow.
+        next: The ``start`` of the page that follows; ``null`` at the end.
+    """
 
     series: list[SeriesView]
+    more: int
+    next: int | None
 
 
 class AttemptView(Struct, frozen=True, kw_only=True):
@@ -155,23 +164,30 @@ async def api_timeline(request: Ask, number: FromPath[str]) -> Timeline:
 
 async def series_views(ledger: Ledger, rows: Sequence[dict[str, Any]]) -> list[SeriesView]:
     """The rows of ``series_of`` as they are shown."""
-    names = [name for name in SeriesView.__struct_fields__ if name not in {"middle", "size"}]
+    names = [name for name in SeriesView.__struct_fields__ if name != "size"]
     return [
         SeriesView(
             size=int(row["size"]),  # PostgreSQL sums as a decimal, which JSON has as text
-            middle=await middle_of(ledger, row),
             **{name: row[name] for name in names},
         )
-        for row in rows
+        for row in await with_middles(ledger, rows)
     ]
 
 
 @get("/api/exams/{number:str}/series")
-async def api_series(request: Ask, number: FromPath[str]) -> SeriesList:
-    """The Series of an exam with their counts."""
+async def api_series(
+    request: Ask, number: FromPath[str], start: SeriesStart = 0, limit: SeriesLimit = 200
+) -> SeriesList:
+    """The Series of an exam with their counts, a page at a time."""
     exam = await _exam(request, number, "images")
     ledger = engine_of(request).ledger
-    return SeriesList(series=await series_views(ledger, await series_of(ledger, exam=exam.id)))
+    rows = await series_of(ledger, exam=exam.id)
+    end = start + limit
+    return SeriesList(
+        series=await series_views(ledger, rows[start:end]),
+        more=max(len(rows) - end, 0),
+        next=end if end < len(rows) else None,
+    )
 
 
 @get("/api/exams/{number:str}/instances")

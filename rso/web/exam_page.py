@@ -1,7 +1,7 @@
 """One exam: the patient, its images, n of n for each destination, and what happened when."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -25,11 +25,10 @@ from rso.engine.notify import exam_notifications, naming_channels, reachable
 from rso.engine.owners import assignable, owner_of
 from rso.engine.requests import asked_of
 from rso.engine.timeline import timeline_of
-from rso.ledger import Ledger
 from rso.ledger.arrivals import arrivals_of
 from rso.ledger.attempts import attempts_of_instances
 from rso.ledger.exams import now
-from rso.ledger.images import instances_page, middle_of, series_of, ways_of
+from rso.ledger.images import instances_page, series_of, ways_of, with_middles
 from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
@@ -42,6 +41,7 @@ __all__ = ["HANDLERS", "show_exam"]
 Ask = Request[Any, Any, Any]
 Row = dict[str, Any]
 _PAGE = 100
+_MOST_SERIES = 200
 _CHOICES = 200  # Series, or arrivals, to choose from
 _DIGITS = 6  # of a number of images
 _QUIET = timedelta(seconds=5)  # the middle of a Series that still grows moves on
@@ -50,22 +50,22 @@ _QUIET = timedelta(seconds=5)  # the middle of a Series that still grows moves o
 async def _live(request: Ask, exam: Exam) -> dict[str, Any]:
     """What changes while the images come and go."""
     ledger = engine_of(request).ledger
-    series = await series_of(ledger, exam=exam.id)
-    timeline, at = await timeline_of(ledger, exam), now()
+    series, at = await series_of(ledger, exam=exam.id), now()
+    timeline = await timeline_of(ledger, exam)
+    first = await with_middles(ledger, series[:_MOST_SERIES])
     shown = {
         "exam": exam,
         "shown": format_number(exam.number),
         "view": await view_exam(ledger, exam),
-        "series": [await _pictured(ledger, row, at) for row in series],
+        "series": [{**row, "quiet": at - row["last_at"] > _QUIET} for row in first],
+        "more_series": len(series) - len(first),
+        "images": sum(row["instances"] for row in series),
+        "gone": sum(row["purged"] for row in series),
+        "growing": any(at - row["last_at"] <= _QUIET for row in series),
         "moments": timeline.moments,
         "older": timeline.older,
     }
     return {**shown, "seen": sha256(repr(shown).encode()).hexdigest()[:16]}
-
-
-async def _pictured(ledger: Ledger, row: dict[str, Any], at: datetime) -> dict[str, Any]:
-    quiet = at - row["last_at"] > _QUIET
-    return {**row, "quiet": quiet, "middle": await middle_of(ledger, row) if quiet else ""}
 
 
 @get("/exams/{number:str}")

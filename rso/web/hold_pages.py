@@ -22,7 +22,7 @@ from rso.engine.matters import note_opened
 from rso.engine.recall_notice import Heard, told_of_recall
 from rso.ledger.exams import exam_by_id, now
 from rso.ledger.holds import HoldRow, find_holds, open_holds
-from rso.ledger.images import middle_of, series_of
+from rso.ledger.images import series_of, with_middles
 from rso.ledger.studies import incoming_from_row, studies_by_ids
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.page import page
@@ -121,7 +121,8 @@ async def _hold_page(
     made = page(
         request, "hold.html", me, hold=hold, study=study, problem=problem, form=form or {},
         candidates=await candidates_of(request, hold, study), row=row_words(hold.row),
-        series=[{**s, "middle": await middle_of(ledger, s)} for s in series[:_SERIES]],
+        series=await with_middles(ledger, series[:_SERIES]),
+        more_series=max(len(series) - _SERIES, 0),
         seen=_seen(hold),
         exam=exam, shown=format_number(exam.number) if exam else "",
         asked=hold.evidence.get("asked", {}), told=await _told(request, me, hold),

@@ -205,6 +205,52 @@ async def test_images_and_attempts_of_an_exam(clinics: Engine, client: Client) -
     assert [row["actor"] for row in opened] == [ME]
 
 
+async def test_an_exam_of_very_many_series_is_shown_in_part(
+    clinics: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hundred on its page, all in pages by the API; never a query for each of them."""
+    exam = await make_exam(clinics, "DOE^JANE")
+    keys, _ = await receive(clinics.ledger, exam, 205)
+    at = now() - timedelta(minutes=1)
+    await clinics.ledger.execute("UPDATE instance SET received_at = ?", at)
+    me, asked, ask = await bearer(clinics), list[str](), clinics.ledger.fetch
+
+    async def fetch(sql: str, *values: Any) -> list[dict[str, Any]]:
+        asked.append(sql)
+        return await ask(sql, *values)
+
+    monkeypatch.setattr(clinics.ledger, "fetch", fetch)
+    html = {**me, "Accept": "text/html"}
+    assert (await client.get(f"/exams/{exam.number}", headers=html)).status_code == 200
+    asked.clear()
+    await client.get(f"/exams/{exam.number}", headers=html)
+    with_one = len(asked)
+    await clinics.ledger.execute_many(
+        "UPDATE instance SET series_instance_uid = ?, series_number = ? WHERE id = ?",
+        [(f"1.2.3.{n}", str(n), key) for n, key in enumerate(keys)],
+    )
+    asked.clear()
+    page = await client.get(f"/exams/{exam.number}", headers=html)
+    assert len(asked) == with_one
+    assert page.text.count("/thumbnails/") == 200
+    assert "5 more Series are not shown" in page.text
+    assert '<span class="count">205</span>' in page.text
+    listed = await client.get(f"/exams/{exam.number}/instances?series=1.2.3.203", headers=html)
+    assert "5 more are not listed" in listed.text
+    assert '<option value="1.2.3.203" selected>' in listed.text
+    seen, start = list[dict[str, Any]](), 0
+    while start is not None:
+        asked.clear()
+        answer = await client.get(
+            f"/api/exams/{exam.number}/series", headers=me, params={"start": start}
+        )
+        found = answer.json()
+        assert len(asked) < 20
+        seen, start = seen + found["series"], found["next"]
+        assert found["more"] == 205 - len(seen)
+    assert [series["middle"] for series in seen] == keys
+
+
 async def test_batches_of_one_sender_are_listed_together(clinics: Engine, client: Client) -> None:
     """One line of the timeline, one choice on the page; either shows what came in all of them."""
     exam = await make_exam(clinics, "DOE^JANE")

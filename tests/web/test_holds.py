@@ -232,6 +232,7 @@ async def test_candidates_over_the_api(clinics: Engine, client: AsyncTestClient[
     received = {name: found["received"][name] for name in ("patient_name", "birth_date", "kind")}
     assert received == {"patient_name": "ROE^R", "birth_date": "19811231", "kind": "technician"}
     assert "the number of the patient before" in found["what"] + found["advice"]
+    assert (found["received"]["series"], found["received"]["more_series"]) == ([], 0)
     (candidate,) = found["candidates"]
     assert (candidate["exam_number"], candidate["patient_name"]) == (wrong.number, "A^B")
     assert candidate["agreement"] == {"name": "differs", "birth_date": "differs", "sex": "equal"}
@@ -244,6 +245,29 @@ async def test_candidates_over_the_api(clinics: Engine, client: AsyncTestClient[
     assert (await client.get(url, headers=stranger)).status_code == 409
     seen = await clinics.ledger.fetch("SELECT actor FROM audit WHERE action = 'hold opened'")
     assert [row["actor"] for row in seen] == ["lead@example.org"]
+
+
+async def test_a_hold_of_very_many_series_is_shown_in_part(
+    clinics: Engine, client: AsyncTestClient[Litestar]
+) -> None:
+    """Sixty on its page, two hundred by the API; both say how many there are besides."""
+    hold = await held(clinics, Patient(name="DOE^JANE"))
+    (row,) = await clinics.ledger.fetch("SELECT study FROM hold")
+    await clinics.ledger.insert_rows(tables.Instance, [
+        {"id": new_id(), "facility": "NORTH", "study": row["study"], "sop_instance_uid": f"1.{n}",
+         "sop_class_uid": "1", "series_instance_uid": f"1.2.{n}", "transfer_syntax_uid": "1.2",
+         "digest": str(n), "size": 10, "series_number": str(n), "instance_number": "1",
+         "batch": new_id(), "received_at": now(), "conflict": False}
+        for n in range(205)
+    ])  # fmt: skip
+    headers = await person(clinics, "lead@example.org")
+    text = (await client.get(f"/holds/{hold}", headers=headers)).text
+    assert text.count("/thumbnails/") == 60
+    assert "145 more Series are not shown" in text
+    answer = await client.get(f"/api/holds/{hold}/candidates", headers=headers)
+    received = answer.json()["received"]
+    assert (len(received["series"]), received["more_series"]) == (200, 5)
+    assert len({series["middle"] for series in received["series"]}) == 200
 
 
 async def test_a_flood_of_holds_is_shown_in_part(
