@@ -24,8 +24,10 @@ from pyftpdlib.handlers import (
 from pyftpdlib.ioloop import IOLoop
 from pyftpdlib.servers import ThreadedFTPServer
 
+from rso.core.source import is_expected
 from rso.plugins import (
     Batch,
+    Connection,
     IntakeError,
     NoSpaceError,
     Provenance,
@@ -133,7 +135,9 @@ class _Control:
 
     def on_connect(self: Any) -> None:
         """From now on it counts."""
-        self._guest = Guest(self, self.socket)
+        context = self.shared.context
+        caller = Connection(channel="ftp", identity="", peer_address=self.remote_ip)
+        self._guest = Guest(self, self.socket, expected=is_expected(caller, context.sources()))
         self.server.guests.arrived(self._guest)
 
     @property

@@ -11,6 +11,9 @@ from rso.core.hosts import host_of
 
 __all__ = ["Guest", "Guests"]
 
+# A client that sends a folder opens so many connections at once. With fewer a host is not crowded.
+_AT_ONCE = 6
+
 
 class Guest:
     """One control connection.
@@ -20,14 +23,16 @@ class Guest:
             descriptor to the next connection, which must not be ended in its place.
         since: When it began to be nobody (monotonic): it came, or signed out.
         ended: It was told to go, and its thread has yet to notice.
+        expected: It came from a network that was declared for a source.
     """
 
-    def __init__(self, handler: Any, sock: socket.socket) -> None:
+    def __init__(self, handler: Any, sock: socket.socket, *, expected: bool = False) -> None:
         self._handler, self._sock = handler, sock
         self.host = host_of(handler.remote_ip)
         self.closing = threading.RLock()
         self.since = time.monotonic()
         self.ended = False
+        self.expected = expected
 
     @property
     def is_stranger(self) -> bool:
@@ -50,7 +55,8 @@ class Guests:
 
     Strangers have half of the room at most. When their half is full, or the whole room, the
     oldest one of the host with the most strangers gives way to the newcomer: whoever holds on
-    to connections only pushes out their own, and a clinic has signed in long before.
+    to connections only pushes out their own, and a clinic has signed in long before. No more than
+    a client opens at once make no crowd, and those of declared networks go behind all others.
     """
 
     def __init__(self, most: int, per_host: int, sign_in_seconds: float) -> None:
@@ -78,7 +84,11 @@ class Guests:
             if not crowd or len(self._guests) >= self._most + self._strangers:
                 return refusal
             counts = Counter([host, *(guest.host for guest in crowd)])
-            max(crowd, key=lambda guest: (counts[guest.host], -guest.since)).end()
+
+            def claim(guest: Guest) -> tuple[bool, int, float]:
+                return not guest.expected, max(counts[guest.host], _AT_ONCE), -guest.since
+
+            max(crowd, key=claim).end()
             return ""
 
     def arrived(self, guest: Guest) -> None:

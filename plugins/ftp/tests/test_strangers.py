@@ -23,6 +23,7 @@ from rso.testing.spool import RecordingSpool
 _PASSWORD = "correct horse"
 _NORTH = Source(
     facility="NORTH", channel="ftp", identity="north", kind=Kind.TECHNICIAN,
+    networks=("127.0.0.9/32",),
     password_hash=PasswordHasher(time_cost=1, memory_cost=64).hash(_PASSWORD),
 )  # fmt: skip
 
@@ -212,20 +213,82 @@ async def test_an_address_pushes_out_its_own(serve: Make, crowd: list[socket.soc
         north.close()
 
 
-def test_the_most_crowded_address_gives_way() -> None:
-    """Its oldest, not a clinic's one; an IPv6 network of 64 bits is one address."""
-    guests = Guests(8, 8, 20)
-    ends, made = [], []
-    for address in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "2001:db8::3"):
-        ours, theirs = socket.socketpair()
-        handler = SimpleNamespace(remote_ip=address, authenticated=False)
-        assert guests.refusal(address) == ""
-        guest = Guest(handler, ours)
-        guests.arrived(guest)
-        ends.append((ours, theirs))
-        made.append(guest)
-    assert guests.refusal("192.0.2.9") == ""
-    assert [guest.ended for guest in made] == [False, True, False, False]
-    for pair in ends:
-        for sock in pair:
+class Room:
+    """Strangers that came one after the other."""
+
+    def __init__(self, most: int) -> None:
+        self._guests = Guests(most, most, 20)
+        self._sockets: list[socket.socket] = []
+
+    def come(self, *addresses: str, expected: bool = False) -> list[Guest]:
+        """One from each address, each let in."""
+        made = []
+        for address in addresses:
+            assert self._guests.refusal(address) == ""
+            ours, theirs = socket.socketpair()
+            self._sockets += [ours, theirs]
+            handler = SimpleNamespace(remote_ip=address, authenticated=False)
+            made.append(Guest(handler, ours, expected=expected))
+            self._guests.arrived(made[-1])
+        return made
+
+    def close(self) -> None:
+        """All sockets."""
+        for sock in self._sockets:
             sock.close()
+
+
+@pytest.fixture
+def room() -> Iterator[Callable[[int], Room]]:
+    """Rooms for so many, half of them strangers."""
+    made: list[Room] = []
+
+    def open_room(most: int) -> Room:
+        made.append(Room(most))
+        return made[-1]
+
+    yield open_room
+    for each in made:
+        each.close()
+
+
+def test_the_most_crowded_address_gives_way(room: Callable[[int], Room]) -> None:
+    """Its oldest, not a clinic's one; an IPv6 network of 64 bits is one address."""
+    full = room(16)
+    (clinic,) = full.come("192.0.2.1")
+    crowd = full.come(*(f"2001:db8::{n}" for n in range(1, 8)))
+    full.come("192.0.2.9")
+    assert not clinic.ended
+    assert [guest.ended for guest in crowd] == [True] + [False] * 6
+
+
+def test_a_client_that_opens_several_at_once_is_no_crowd(room: Callable[[int], Room]) -> None:
+    """Among a hundred strangers of one connection each six stay; with the seventh it is one."""
+    full = room(200)
+    crowd = full.come(*(f"192.0.2.{n}" for n in range(100)))
+    clinic = full.come(*["198.51.100.1"] * 6)
+    assert not any(guest.ended for guest in clinic)
+    assert [guest.ended for guest in crowd] == [True] * 6 + [False] * 94
+    full.come("198.51.100.1")
+    assert [guest.ended for guest in clinic] == [True] + [False] * 5
+
+
+def test_who_is_expected_gives_way_last(room: Callable[[int], Room]) -> None:
+    """However many they are and how old; without others they push out their own as all do."""
+    full = room(20)
+    clinic = full.come(*["198.51.100.1"] * 8, expected=True)
+    crowd = full.come("192.0.2.1", "192.0.2.2")
+    clinic += full.come(*["198.51.100.1"] * 2, expected=True)
+    assert all(guest.ended for guest in crowd)
+    assert not any(guest.ended for guest in clinic)
+    (other,) = full.come("192.0.2.3")
+    assert [guest.ended for guest in clinic] == [True] + [False] * 9
+    full.come("192.0.2.4")
+    assert other.ended
+
+
+async def test_a_declared_network_is_expected(serve: Make, crowd: list[socket.socket]) -> None:
+    """Its connection stays though it is the oldest."""
+    async with serve(tls="off", connections=4) as server:
+        crowd.extend(server.stranger(f"127.0.0.{n}") for n in (9, 2, 3))
+        assert [is_open(sock) for sock in crowd] == [True, False, True]
