@@ -16,6 +16,7 @@ from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 from litestar.types import Message, Scope
 
+from rso.core.delivery import reason_words
 from rso.core.number import format_number
 from rso.core.transport import Receiver, Spool
 from rso.engine.audit_sightings import Sightings
@@ -150,7 +151,11 @@ def create_app(engine: Engine, spool: Spool | None, receivers: Sequence[Receiver
             directory=_WEB / "templates",
             engine=JinjaTemplateEngine,
             engine_callback=lambda engine: engine.engine.globals.update(
-                asset=asset, notice_words=notice_words, number_words=format_number, when=when
+                asset=asset,
+                notice_words=notice_words,
+                number_words=format_number,
+                reason_words=reason_words,
+                when=when,
             ),
         ),
         openapi_config=OpenAPIConfig(

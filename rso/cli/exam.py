@@ -74,6 +74,7 @@ def create(
 
 def show(number: str, *, config: Config = None, json: Json = False) -> None:
     """Show an exam: its Studies, and n of n for each destination."""
+    from rso.core.delivery import reason_words  # noqa: PLC0415
     from rso.core.number import format_number  # noqa: PLC0415
     from rso.engine.exams import show_exam  # noqa: PLC0415
 
@@ -94,7 +95,10 @@ def show(number: str, *, config: Config = None, json: Json = False) -> None:
     rows += [("Study", f"{s.study_instance_uid}  {s.state}  {s.instances}") for s in view.studies]
     for d in view.deliveries:
         rows.append((d.destination, f"{d.state}  {d.acknowledged} of {d.total}  {d.last_error}"))
-        rows += [("", f"{p['instances']} x {p['code']} {p['reason']}") for p in d.problems]
+        rows += [
+            ("", f"{p['instances']} x {p['code']} {reason_words(p['code'], p['reason'])}")
+            for p in d.problems
+        ]
     table(["", ""], rows)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from rso.core.delivery import reason_words
 from rso.core.exam import Exam
 from rso.ledger import Ledger, audit
 from rso.ledger.aggregates import with_times
@@ -149,7 +150,8 @@ def _fault(row: dict[str, Any]) -> Moment:
     elif count:
         what = f"{count} {'image' if count == 1 else 'images'} not taken"
         tried = f"{row['times']} attempts, " if row["times"] > count else ""
-        more = f"{row['code']} {row['reason']} ({tried}{_ENDINGS[row['state']]})".strip()
+        why = f"{row['code']} {reason_words(row['code'], row['reason'])}".strip()
+        more = f"{why} ({tried}{_ENDINGS[row['state']]})"
     else:
         what = "could not be reached"
         more = f"{row['reason']} ({row['times']} {'time' if row['times'] == 1 else 'times'})"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import structs
 
-from rso.core.delivery import BACKOFF_CAP_SECONDS, backoff, classify_dimse
+from rso.core.delivery import BACKOFF_CAP_SECONDS, backoff, classify_dimse, reason_words
 from rso.core.egress import coercion_for, default_egress
 from rso.core.exam import Exam, ExamStatus, Origin, Patient
 from rso.core.header import Header
@@ -52,6 +52,25 @@ HEADER = Header(
 def test_statuses(status: int, outcome: str) -> None:
     """Every class of C-STORE status means one thing."""
     assert classify_dimse(status).value == outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "comment", "words"),
+    [
+        ("A700", "", "out of resources there"),
+        ("A7FF", "disk full", "disk full"),
+        ("A900", "", "the dataset does not match its SOP Class there"),
+        ("C001", "", "cannot understand this image"),
+        ("B007", "", "taken with a warning"),
+        ("0122", "", "this SOP Class is not taken there"),
+        ("0999", "", ""),
+        ("context", "", ""),
+        ("507", "", ""),
+    ],
+)
+def test_an_answer_in_words(code: str, comment: str, words: str) -> None:
+    """Its peer's own before those of its class; no other channel's code is taken for DICOM's."""
+    assert reason_words(code, comment) == words
 
 
 def test_backoff_grows_to_its_cap() -> None:
