@@ -87,7 +87,7 @@ def test_upload_page(
 def test_upload_of_a_zip_and_a_large_file(
     site: Site, browser: Browser, samples: Path, tmp_path: Path, pacs: Pacs
 ) -> None:
-    """A ZIP is opened in the browser; what is large goes in pieces."""
+    """A ZIP is opened in the browser; what is large goes in pieces, and on behind its own only."""
     number = make_exam(site, patient_name="Doe^Jane")
     files = make_study(samples / "CT_small.dcm", tmp_path / "cd", 5, PatientName="DOE^JANE")
     packed = shutil.make_archive(str(tmp_path / "cd"), "zip", tmp_path / "cd")
@@ -96,12 +96,41 @@ def test_upload_of_a_zip_and_a_large_file(
     big.Rows, big.Columns, big.NumberOfFrames = 1024, 1024, 40
     big.PixelData = bytes(80 << 20)
     big.save_as(tmp_path / "big.dcm")
+    # Another version of it was begun once: the same UID and length, other pixels.
+    data = (tmp_path / "big.dcm").read_bytes()
+    token = site.rso("token", "create", "--user", "tech@example.org", "--json")["token"]
+    piece = 16 << 20
+    begun = requests.patch(
+        f"http://127.0.0.1:{site.web}/api/exams/{number}/uploads/{big.SOPInstanceUID}",
+        data[: piece - 9] + b"forgotten",
+        headers={"Authorization": f"Bearer {token}", "Upload-Offset": "0",
+                 "Upload-Length": str(len(data))}, timeout=60,
+    )  # fmt: skip
+    assert begun.json() == {"offset": piece, "stored": False}
     page = signed_in(browser, site)
     page.goto(f"http://127.0.0.1:{site.web}/exams/{number}/upload")
+    offsets: list[int] = []
+
+    def lose(route: Route) -> None:
+        offsets.append(int(route.request.headers["upload-offset"]))
+        if len(offsets) == 3:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/uploads/*", lose)
+    page.set_input_files("#pick", [packed, str(tmp_path / "big.dcm")])
+    expect(page.locator("#said")).to_contain_text("6 images found", timeout=30_000)
+    page.click("#start")
+    expect(page.locator("#lost-line")).to_be_visible(timeout=30_000)
+    assert offsets[:3] == [0, piece, 2 * piece]
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.reload()
     page.set_input_files("#pick", [packed, str(tmp_path / "big.dcm")])
     expect(page.locator("#said")).to_contain_text("6 images found", timeout=30_000)
     page.click("#start")
     expect(page.locator("#receipt")).to_contain_text("6 of 6 stored safely", timeout=60_000)
+    assert min(offsets[3:]) == 2 * piece
     delivered(site, number, 6)
     assert missing(pacs, [*files, tmp_path / "big.dcm"]) == 0
 

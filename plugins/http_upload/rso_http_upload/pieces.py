@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["CrowdedError", "OffsetError", "Pieces"]
 
 _LOCKS = 64
+_CHUNK = 1 << 20
 
 
 class OffsetError(Exception):
@@ -64,18 +65,34 @@ class Pieces:
         self._parts = dict(map(_found, context.data_dir.glob("*.part")))
         self._lock = threading.Lock()
 
-    def offset(self, exam_number: str, uid: str, length: int) -> int:
-        """How many bytes are there."""
-        part = self._parts.get(_name(exam_number, uid, length))
+    def offset(self, provenance: Provenance, uid: str, length: int, identity: str = "") -> int:
+        """How many bytes of a file are there; ``identity`` as for ``add``."""
+        part = self._parts.get(_name(provenance, uid, length, identity))
         try:
             return part.path.stat().st_size if part is not None else 0
         except FileNotFoundError:
             return 0
 
     async def add(
-        self, provenance: Provenance, uid: str, data: bytes, *, offset: int, length: int
+        self,
+        provenance: Provenance,
+        uid: str,
+        data: bytes,
+        *,
+        offset: int,
+        length: int,
+        identity: str = "",
     ) -> tuple[int, Receipt | None]:
         """Append a piece; with the last one the instance joins the spool.
+
+        Args:
+            provenance: Whose it is; nobody goes on with what another account has begun.
+            uid: SOP Instance UID that the sender says.
+            data: The piece.
+            offset: Where it belongs, in bytes.
+            length: Bytes of the whole file.
+            identity: What tells the file from others of its UID and length; empty: only where
+                a first piece comes again with other bytes it is known to be another file.
 
         Returns:
             How many bytes are there, and the receipt once all are.
@@ -85,7 +102,7 @@ class Pieces:
             CrowdedError: The account has begun too many others.
             IntakeError: It cannot be kept; the pieces are forgotten unless the disk is at fault.
         """
-        name = _name(provenance.exam_number, uid, length)
+        name = _name(provenance, uid, length, identity)
         async with self._locks[hash(name) % _LOCKS]:
             size = await asyncio.to_thread(self._append, name, provenance, data, offset, length)
             if size < length:
@@ -98,6 +115,9 @@ class Pieces:
         if not offset:
             self.expire()
         known = self._parts.get(name)
+        if known is not None and not offset and not _begins(known.path, data):
+            self._forget(name)
+            known = None
         if known is not None:
             return self._write(known.path, data, offset, length)
         if offset:
@@ -189,9 +209,25 @@ class Pieces:
                 continue
 
 
-def _name(exam_number: str, uid: str, length: int) -> str:
-    # Two people who send the same instance go on with each other's; their digests agree.
-    return hashlib.sha256(f"{exam_number}\0{uid}\0{length}".encode()).hexdigest()
+def _name(provenance: Provenance, uid: str, length: int, identity: str) -> str:
+    # UID and length alone do not tell two versions of an instance apart, and a file that begins
+    # as one and ends as the other would be read without complaint.
+    key = (provenance.exam_number, _owner(provenance), uid, str(length), identity)
+    return hashlib.sha256("\0".join(key).encode()).hexdigest()
+
+
+def _begins(path: Path, data: bytes) -> bool:
+    """Whether a file and a first piece agree as far as both go."""
+    at = 0
+    try:
+        with path.open("rb") as file:
+            while at < len(data) and (there := file.read(min(_CHUNK, len(data) - at))):
+                if there != data[at : at + len(there)]:
+                    return False
+                at += len(there)
+    except FileNotFoundError:
+        return True
+    return True
 
 
 def _owner(provenance: Provenance) -> str:

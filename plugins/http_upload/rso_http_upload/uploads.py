@@ -26,6 +26,7 @@ __all__ = ["HANDLERS"]
 
 Ask = Request[Any, Any, Any]
 _MOST_PIECE = 64 << 20
+_MOST_IDENTITY = 128
 Uid = Annotated[str, Meta(max_length=64)]
 
 
@@ -36,11 +37,13 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         size: Bytes of the whole file; tells how far it has come where it comes in pieces.
         sha256: Of its dataset, hex: of all after the file meta (group 0002), which is each
             writer's own. What is stored counts as kept only if its bytes have the same.
+        identity: The ``Upload-Identity`` with which it comes in pieces.
     """
 
     sop_instance_uid: Uid
     size: Annotated[int, Meta(ge=1)]
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    identity: Annotated[str, Meta(max_length=_MOST_IDENTITY)] = ""
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +112,11 @@ async def manifest(request: Ask, number: FromPath[str], data: JSONBody[Manifest]
         file.sop_instance_uid: offset
         for file in data.files
         if file.sop_instance_uid not in have
-        and (offset := receiver.pieces.offset(exam.number, file.sop_instance_uid, file.size))
+        and (
+            offset := receiver.pieces.offset(
+                provenance, file.sop_instance_uid, file.size, file.identity
+            )
+        )
     }
     return Kept(
         kept=[uid for uid in wanted if uid in have],
@@ -135,13 +142,20 @@ def _same(engine: Engine, rows: list[dict[str, Any]], claimed: dict[str, str]) -
 async def piece(request: Ask, number: FromPath[str], uid: FromPath[str]) -> Response[Any]:
     """Go on with a large instance: ``Upload-Offset`` and ``Upload-Length`` in bytes.
 
-    ``Content-Digest: sha-256=:…:`` (RFC 9530) is checked when it is there.
+    ``Content-Digest: sha-256=:…:`` (RFC 9530) is checked when it is there. ``Upload-Identity``
+    (of the sender's choice, such as a digest of the whole file) tells the file from others of
+    its UID and length: pieces of one never join another's.
     """
     receiver = receiver_of(request)
     _, provenance = await exam_of(receiver.callers, request, number)
     offset, length = _number(request, "upload-offset"), _number(request, "upload-length")
     if length > receiver.config.most_bytes:
         raise HTTPException("the instance is too large", status_code=413)
+    identity = request.headers.get("upload-identity", "")
+    if len(identity) > _MOST_IDENTITY:
+        raise HTTPException(
+            f"an Upload-Identity has at most {_MOST_IDENTITY} characters", status_code=400
+        )
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -150,7 +164,7 @@ async def piece(request: Ask, number: FromPath[str], uid: FromPath[str]) -> Resp
     _check_digest(request, body)
     try:
         size, receipt = await receiver.pieces.add(
-            provenance, uid, bytes(body), offset=offset, length=length
+            provenance, uid, bytes(body), offset=offset, length=length, identity=identity
         )
     except OffsetError as exc:
         return Response(

@@ -82,7 +82,7 @@ async def test_an_account_begins_so_many(make: Make, tmp_path: Path) -> None:
     """The next has to wait, also after a restart; others, and those that are begun, go on."""
     await begin(make(open_instances=2).pieces, "1.1")
     pieces = make(open_instances=2).pieces
-    assert pieces.offset(sender().exam_number, "1.1", 1000) == 10
+    assert pieces.offset(sender(), "1.1", 1000) == 10
     await begin(pieces, "1.2")
     with pytest.raises(CrowdedError):
         await begin(pieces, "1.3")
@@ -141,7 +141,7 @@ async def test_a_whole_instance_that_is_refused(
     with pytest.raises(type(fault)):
         await pieces.add(sender(), uid, data[100:], offset=100, length=len(data))
     assert bool(list(tmp_path.glob("*.part"))) == waits
-    assert bool(pieces.offset(sender().exam_number, uid, len(data))) == waits
+    assert bool(pieces.offset(sender(), uid, len(data))) == waits
 
 
 async def test_what_does_not_begin_leaves_nothing(make: Make, tmp_path: Path) -> None:
@@ -154,6 +154,64 @@ async def test_what_does_not_begin_leaves_nothing(make: Make, tmp_path: Path) ->
     await begin(pieces, "1.1")
 
 
+@pytest.fixture
+def versions() -> tuple[str, bytes, bytes]:
+    """Two instances of one UID and length, of different patients; where they begin to differ."""
+    data = sample_file().read_bytes()
+    at = data.index(b"CompressedSamples^CT1")
+    other = data[:at] + b"Somebody^Else        " + data[at + 21 :]
+    assert len(data) == len(other)
+    return read_file_meta(data).sop_instance_uid, data, other
+
+
+async def test_pieces_of_two_versions_never_join(
+    make: Make, spool: RecordingSpool, versions: tuple[str, bytes, bytes], tmp_path: Path
+) -> None:
+    """One is interrupted, the other sent, also after a restart: each is kept as it is."""
+    uid, one, other = versions
+    cut, length = len(one) - 100, len(one)
+    await make().pieces.add(sender(), uid, one[:cut], offset=0, length=length, identity="1")
+    pieces = make().pieces
+    assert pieces.offset(sender(), uid, length, "2") == 0
+    with pytest.raises(OffsetError) as refused:
+        await pieces.add(sender(), uid, other[cut:], offset=cut, length=length, identity="2")
+    assert refused.value.offset == 0
+    for data, offset, identity in ((other, 0, "2"), (one[cut:], cut, "1")):
+        _, receipt = await pieces.add(
+            sender(), uid, data, offset=offset, length=length, identity=identity
+        )
+        assert receipt is not None
+    kept = [bytes(dataset) for _, dataset in spool.kept]
+    assert [data[-len(dataset) :] for data, dataset in zip((other, one), kept, strict=True)] == kept
+    assert not list(tmp_path.glob("*.part"))
+
+
+async def test_who_says_no_identity_begins_again_with_other_bytes(
+    make: Make, spool: RecordingSpool, versions: tuple[str, bytes, bytes]
+) -> None:
+    """A first piece that comes again goes on where it was; another's takes its place."""
+    uid, one, other = versions
+    pieces, cut, length = make().pieces, len(one) - 100, len(one)
+    await pieces.add(sender(), uid, one[:cut], offset=0, length=length)
+    for again in (one[:cut], one[:200], one):
+        with pytest.raises(OffsetError) as refused:
+            await pieces.add(sender(), uid, again, offset=0, length=length)
+        assert refused.value.offset == cut
+    assert (await pieces.add(sender(), uid, other[:cut], offset=0, length=length))[0] == cut
+    await pieces.add(sender(), uid, other[cut:], offset=cut, length=length)
+    ((_, dataset),) = spool.kept
+    assert other.endswith(bytes(dataset))
+
+
+async def test_nobody_goes_on_with_another_accounts(make: Make) -> None:
+    """Whatever it says of its file."""
+    pieces = make().pieces
+    for identity in ("", "1"):
+        await pieces.add(sender(), "1.1", b"x" * 10, offset=0, length=1000, identity=identity)
+        assert pieces.offset(sender(), "1.1", 1000, identity) == 10
+        assert pieces.offset(sender("scanner"), "1.1", 1000, identity) == 0
+
+
 async def test_half_of_the_room_is_left(make: Make, spool: RecordingSpool) -> None:
     """What is begun needs as much room again: its copy in the spool, or other senders."""
     asked: list[int] = []
@@ -164,28 +222,50 @@ async def test_half_of_the_room_is_left(make: Make, spool: RecordingSpool) -> No
     assert max(asked) == 4000
 
 
-@pytest.mark.parametrize(
-    ("caps", "status"), [({"open_instances": 1}, 429), ({"open_bytes": 1999}, 507)]
-)
-async def test_the_refusal_in_http(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caps: dict[str, int], status: int
-) -> None:
-    """Too many: 429; too much: 507."""
+@pytest.fixture
+def serve(make: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AsyncTestClient[Litestar]]:
+    """A client of an application with one exam, which the sender may see."""
 
     async def exam_of(*_: object) -> tuple[object, Provenance]:
         return SimpleNamespace(number=sender().exam_number), sender()
 
     monkeypatch.setattr("rso_http_upload.uploads.exam_of", exam_of)
-    app = Litestar(rso_register_routes(), exception_handlers={Exception: answer_error})
-    app.state.receivers = {"http_upload": make(**caps)}
-    async with AsyncTestClient(app) as client:
-        answers = [
-            await client.patch(
-                f"/api/exams/7Q2KM4TX9C/uploads/{uid}", content=b"x" * 10,
-                headers={"Upload-Offset": "0", "Upload-Length": "1000"},
-            )
-            for uid in ("1.1", "1.2")
-        ]  # fmt: skip
+
+    def made(**caps: int) -> AsyncTestClient[Litestar]:
+        app = Litestar(rso_register_routes(), exception_handlers={Exception: answer_error})
+        app.state.receivers = {"http_upload": make(**caps)}
+        return AsyncTestClient(app)
+
+    return made
+
+
+async def send(client: AsyncTestClient[Litestar], uid: str, **headers: str) -> Any:
+    """What is answered to a first piece."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await client.patch(
+        f"/api/exams/7Q2KM4TX9C/uploads/{uid}", content=b"x" * 10,
+        headers={"Upload-Offset": "0", "Upload-Length": "1000", **more},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("caps", "status"), [({"open_instances": 1}, 429), ({"open_bytes": 1999}, 507)]
+)
+async def test_the_refusal_in_http(
+    serve: Callable[..., AsyncTestClient[Litestar]], caps: dict[str, int], status: int
+) -> None:
+    """Too many: 429; too much: 507."""
+    async with serve(**caps) as client:
+        answers = [await send(client, uid) for uid in ("1.1", "1.2")]
     assert answers[0].json() == {"offset": 10, "stored": False}
     assert answers[1].status_code == status
     assert "end" in answers[1].json()["detail"]
+
+
+async def test_the_identity_in_http(serve: Callable[..., AsyncTestClient[Litestar]]) -> None:
+    """One header tells two files apart; it is not as long as anybody likes."""
+    async with serve() as client:
+        for identity, status in (("one", 200), ("two", 200), ("one", 409), ("x" * 129, 400)):
+            answer = await send(client, "1.1", Upload_Identity=identity)
+            assert answer.status_code == status
+            assert answer.json().get("offset") == (None if status == 400 else 10)

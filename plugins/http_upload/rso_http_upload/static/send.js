@@ -31,6 +31,19 @@ function rounds(files) {
   return found;
 }
 
+const hex = (buffer) => [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// What tells a file from another of its UID and length, so that only its own pieces are gone on with: a digest of the digests
+// of its pieces. Where a browser computes none (no secure page) it is a number that lasts as long as the page.
+async function identity(blob) {
+  if (!crypto.subtle) return hex(crypto.getRandomValues(new Uint8Array(32)).buffer);
+  const digests = [];
+  for (let begin = 0; begin < blob.size; begin += PIECE) {
+    digests.push(await crypto.subtle.digest("SHA-256", await blob.slice(begin, begin + PIECE).arrayBuffer()));
+  }
+  return hex(await crypto.subtle.digest("SHA-256", await new Blob(digests).arrayBuffer()));
+}
+
 export class Sender {
   // csrf: a function, as the token may be renewed. hooks: moved(file, bytes), state(file, word, reason), lost(seconds or null, reason of one who is busy)
   constructor(number, csrf, hooks) {
@@ -83,10 +96,10 @@ export class Sender {
   }
 
   async manifest(files, complete = false, digests = new Map()) {
-    const known = files.filter((file) => file.size > LARGE || digests.has(file.uid));
+    const known = files.filter((file) => digests.has(file.uid) || file.identity);
     const body = JSON.stringify({
       instances: files.map((file) => file.uid), complete,
-      files: known.map((file) => ({ sop_instance_uid: file.uid, size: file.size, sha256: digests.get(file.uid) || "" })),
+      files: known.map((file) => ({ sop_instance_uid: file.uid, size: file.size, sha256: digests.get(file.uid) || "", identity: file.identity || "" })),
     });
     const { status, answer } = await this.persist("POST", "/uploads", body, { "Content-Type": "application/json" });
     if (status !== 200) throw new Error(answer.detail || `RSO answered ${status}`);
@@ -101,8 +114,7 @@ export class Sender {
     for (const file of files) {
       if (!file.dataset || file.size > LARGE) continue;
       const bytes = await (await file.blob()).slice(file.dataset).arrayBuffer();
-      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-      digests.set(file.uid, [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join(""));
+      digests.set(file.uid, hex(await crypto.subtle.digest("SHA-256", bytes)));
     }
     const { kept } = await this.manifest(files, false, digests);
     return new Set(kept.filter((uid) => !others || digests.has(uid)));
@@ -115,7 +127,7 @@ export class Sender {
   }
 
   async round(files, others) {
-    const { kept, offsets } = await this.manifest(files);
+    const { kept } = await this.manifest(files);
     const named = new Set(kept);
     const there = await this.same(files.filter((file) => named.has(file.uid)), others);
     const wanted = [];
@@ -123,18 +135,18 @@ export class Sender {
       if (there.has(file.uid)) { this.hooks.moved(file, file.size); this.hooks.state(file, "stored", "was there already"); }
       else wanted.push(file);
     }
-    const jobs = this.jobs(wanted, offsets);
+    const jobs = this.jobs(wanted);
     await Promise.all(Array.from({ length: PARALLEL }, async () => {
       for (let job = jobs.shift(); job && !this.stopped; job = jobs.shift()) await job();
     }));
   }
 
-  jobs(files, offsets) {
+  jobs(files) {
     const jobs = [];
     let group = [], size = 0;
     const close = () => { if (group.length) { const these = group; jobs.push(() => this.group(these)); } group = []; size = 0; };
     for (const file of files) {
-      if (file.size > LARGE) { jobs.push(() => this.pieces(file, offsets[file.uid] || 0)); continue; }
+      if (file.size > LARGE) { jobs.push(() => this.pieces(file)); continue; }
       if (group.length >= GROUP_FILES || size + file.size > GROUP_BYTES) close();
       group.push(file);
       size += file.size;
@@ -178,13 +190,15 @@ export class Sender {
     }
   }
 
-  async pieces(file, offset) {
+  async pieces(file) {
     this.hooks.state(file, "sending", "");
     try {
       const blob = await file.blob();
+      file.identity ||= await identity(blob);
+      let offset = (await this.manifest([file])).offsets[file.uid] || 0;
       for (;;) {
         const begin = offset;
-        const headers = { "Upload-Offset": String(begin), "Upload-Length": String(file.size), "Content-Type": "application/octet-stream" };
+        const headers = { "Upload-Offset": String(begin), "Upload-Length": String(file.size), "Upload-Identity": file.identity, "Content-Type": "application/octet-stream" };
         const { status, answer } = await this.persist("PATCH", `/uploads/${file.uid}`, blob.slice(begin, begin + PIECE), headers,
           (sent) => this.hooks.moved(file, (begin + sent) * 0.99));
         if (status === 200 && answer.stored) break;
