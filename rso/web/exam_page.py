@@ -21,7 +21,7 @@ from rso.engine.exam_views import view_exam
 from rso.engine.exams import cancel_exam, close_exam, complete_exam, find_exam
 from rso.engine.matters import exam_matters, note_opened
 from rso.engine.notes import exam_notes, keep_note
-from rso.engine.notify import exam_notifications, naming_channels, reachable
+from rso.engine.notify import exam_notifications, naming_channels, notify_people, reachable
 from rso.engine.owners import assignable, owner_of
 from rso.engine.requests import asked_of
 from rso.engine.timeline import timeline_of
@@ -32,7 +32,7 @@ from rso.ledger.images import instances_page, series_of, ways_of, with_middles
 from rso.ledger.lists import released_to
 from rso.web.auth import Identity, checked_form, engine_of, signed_in
 from rso.web.client import is_background
-from rso.web.notifying import read_outcome
+from rso.web.notifying import SENDERS, chosen_people, outcome_of, read_outcome
 from rso.web.page import exam_actions, page
 from rso.web.seen import exam_seen
 
@@ -85,7 +85,8 @@ async def show_exam(
 ) -> Template:
     """The page, with ``more`` of what was asked there and could not be.
 
-    ``problem`` is why ``form`` did not end the exam, ``refused`` says it for each document.
+    ``problem`` is why ``form`` did not end the exam, ``refused`` says it for each document,
+    ``note_problem`` of the note ``typed``, ``telling`` of the form that tells people.
     """
     engine = engine_of(request)
     ledger = engine.ledger
@@ -211,15 +212,47 @@ async def _to_change(request: Ask, number: str) -> tuple[Identity, Exam]:
 
 
 @post("/exams/{number:str}/notes", status_code=303)
-async def add_note(request: Ask, number: FromPath[str]) -> Redirect:
-    """Write a note for those who sign in."""
+async def add_note(request: Ask, number: FromPath[str]) -> Redirect | Template:
+    """Write a note for those who sign in; one that is too long is there to be cut."""
     me = await signed_in(request)
-    me.require("customer", "technician", "coordinator")
+    me.require(*SENDERS)
     engine = engine_of(request)
     exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
     form = await checked_form(request)
-    await keep_note(engine.ledger, exam, me.person.email, form.get("note", ""))
+    typed = form.get("note", "")
+    try:
+        await keep_note(engine.ledger, exam, me.person.email, typed)
+    except ConfigError as exc:
+        return await show_exam(
+            request, me, exam, status=400, note_problem=_sentence(exc), typed=typed
+        )
     return Redirect(f"/exams/{exam.number}#notes", status_code=303)
+
+
+@post("/exams/{number:str}/notify", status_code=303)
+async def notify_form(request: Ask, number: FromPath[str]) -> Redirect | Template:
+    """Tell the ticked people of this exam; the page says whom, or why nobody."""
+    me = await signed_in(request)
+    me.require(*SENDERS)
+    engine = engine_of(request)
+    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
+    form = await checked_form(request)
+    try:
+        told = await notify_people(
+            engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
+        )
+    except ConfigError as exc:
+        return await show_exam(
+            request, me, exam, status=400,
+            telling={"form": form, "problems": {"note": _sentence(exc)}},
+        )  # fmt: skip
+    where = f"/exams/{exam.number}?{outcome_of(len(told.people), len(told.left_out))}"
+    return Redirect(f"{where}#notifications", status_code=303)
+
+
+def _sentence(exc: ConfigError) -> str:
+    said = str(exc)
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 @post("/exams/{number:str}/{action:str}", status_code=303)
@@ -269,5 +302,6 @@ HANDLERS = [
     exam_instances,
     delivery_action,
     add_note,
+    notify_form,
     exam_action,
 ]

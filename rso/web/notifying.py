@@ -12,11 +12,9 @@ from litestar.response import Redirect, Template
 
 from rso.core.errors import ConfigError, TransportError
 from rso.core.notifying import EVENTS, always_told, mask, parse_quiet
-from rso.engine.exams import find_exam
 from rso.engine.notify import (
     exam_notifications,
     naming_channels,
-    notify_people,
     retry_notification,
 )
 from rso.engine.prove import send_code
@@ -64,21 +62,6 @@ def read_outcome(request: Ask, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
         return None
     people = dict.fromkeys(row["recipient"] for row in rows if row["event"] == "manual")
     return {"people": list(people)[: int(counts[0])], "left_out": int(counts[1])}
-
-
-@post("/exams/{number:str}/notify", status_code=303)
-async def notify_form(request: Ask, number: FromPath[str]) -> Redirect:
-    """Tell the ticked people of this exam; the page says whom."""
-    me = await signed_in(request)
-    me.require(*SENDERS)
-    engine = engine_of(request)
-    exam = await find_exam(engine.ledger, number, facilities=me.person.facilities)
-    form = await checked_form(request)
-    told = await notify_people(
-        engine, exam, chosen_people(form), actor=me.person.email, note=form.get("note", "")
-    )
-    where = f"/exams/{exam.number}?{outcome_of(len(told.people), len(told.left_out))}"
-    return Redirect(f"{where}#notifications", status_code=303)
 
 
 @get("/me")
@@ -237,7 +220,6 @@ async def leave_now(request: Ask, key: FromPath[str]) -> Template:
 
 
 HANDLERS = [
-    notify_form,
     my_contacts,
     add_mine,
     change_mine,

@@ -113,6 +113,24 @@ async def test_whom_an_exam_was_told(
     assert "Nobody was chosen" in nobody.text
 
 
+async def test_a_note_that_is_too_long_is_there_still(mailing: Client, enter: Any) -> None:
+    """On the exam's page, with why beside it and whom was ticked; nothing of it is kept."""
+    me = await enter(mailing, "coordinator")
+    made = await mailing.post("/api/exams", headers=me, json={
+        "facility": "NORTH", "patient_name": "DOE", "indication": "pain"})  # fmt: skip
+    exam, box = f"/exams/{made.json()['exam_number']}", "notify:north@example.org:email"
+    for path, field, more in (("notes", "own-note", {}), ("notify", "note", {box: "on"})):
+        note = f"{path} " + "x" * 2001
+        answer = await mailing.post(f"{exam}/{path}", headers=me, data={"note": note, **more})
+        assert answer.status_code == 400
+        (area,) = re.findall(rf'<textarea id="{field}".*?</textarea>', answer.text)
+        assert note in area
+        assert f'aria-describedby="{field}-problem"' in area
+        assert f"A note has at most 2000 characters; here are {len(note)}." in answer.text
+        assert (f'name="{box}" checked' in answer.text) is (path == "notify")
+    assert "No notes." in (await mailing.get(exam, headers=me)).text
+
+
 async def test_a_contact_form_keeps_what_was_typed(mailing: Client, enter: Any) -> None:
     """A wrong address, code or time is marked and stays, beside the rest; nothing is saved."""
     me = await enter(mailing, email="north@example.org")
