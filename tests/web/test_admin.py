@@ -122,6 +122,10 @@ async def test_a_facility_by_its_form(web: Client, enter: Any) -> None:
     assert (north["settle_seconds"], north["retention_days"]) == (7, 30)
     assert north["turnaround"] == {"stat_minutes": 45}
     assert north["sources"][0]["certificate_fingerprint"] == "ab" * 32
+    shown = (await web.get("/admin/facilities/edit/NORTH", headers=boss)).text
+    assert "<th>Certificate" not in shown, "it stands in the fold of its row"
+    assert f'name="source-01-certificate_fingerprint" value="{"ab" * 32}"' in shown
+    assert shown.count('<span class="flag">certificate</span>') == 1
     (hours,) = north["radiologists"][0]["hours"]
     assert (hours["start"], hours["end"], list(hours["days"])) == ("18:00", "07:00", [1, 2, 3])
     wrong = await web.post(
