@@ -51,7 +51,13 @@ class Words(Struct, frozen=True, kw_only=True):
         source: The AE title of a source.
         stranger: An AE title that no source has.
         patient: A family name.
-        text: Descriptions, notes and reasons.
+        text: The description of a Study or Series.
+        indication: Why an exam is asked for.
+        history: What is known of the patient.
+        note: For those who are told, and on the exam's page.
+        reason: Why a hold is released: how it is known whose images they are.
+        view: The name of a view of the list.
+        token: What an API token is for.
         document: The name of a document.
     """
 
@@ -59,6 +65,12 @@ class Words(Struct, frozen=True, kw_only=True):
     stranger: str = "OLDWORKSTATION"
     patient: str = "DOE"
     text: str = "Head without contrast"
+    indication: str = "Headache and vomiting after a fall from a ladder"
+    history: str = "Takes anticoagulants"
+    note: str = "Waits in room 2; please call when it was read"
+    reason: str = "Called NORTH: the modality still showed the patient before, wristband checked"
+    view: str = "Night CT"
+    token: str = "Upload from the reading room"  # noqa: S105  (what it is for)
     document: str = "referral.png"
 
 
@@ -157,10 +169,11 @@ class Stage:
         words = self.words
         self._boss, self._csrf = self.session(self.site.admin["email"], self.site.admin["password"])
         main = self._exam(
-            f"{words.patient}^JANE", "19700131", "F", "CT", "HEAD", "stat", indication=words.text,
-            history=words.text, referrer="Dr. Grace Hopper", callback="+12025550123",
+            f"{words.patient}^JANE", "19700131", "F", "CT", "HEAD", "stat",
+            indication=words.indication, history=words.history,
+            referrer="Dr. Grace Hopper", callback="+12025550123",
             allergies="iodine", notify={"tech@example.org": ["sms", "email", "fax"]},
-            note=words.text,
+            note=words.note,
         )  # fmt: skip
         others = [self._exam(*patient) for patient in _PATIENTS]
         self._images(main, others)
@@ -224,7 +237,7 @@ class Stage:
         self.known["/holds"] = [str(h["id"]) for h in holds]
         for hold in self.known["/holds"][:1]:
             self.post(f"/holds/{hold}", decision="release", exam=main, identity="exam",
-                      reason=words.text)  # fmt: skip
+                      reason=words.reason)  # fmt: skip
 
     def _refusals(self) -> None:
         """One who is not known, and one who is not known so often that it is banned."""
@@ -248,12 +261,14 @@ class Stage:
                 f"{self.base}/exams/{main}/documents", {"_csrf": self._csrf}, timeout=20,
                 files={"documents": (words.document, file, "image/png")},
             )  # fmt: skip
-        self.post(f"/exams/{main}/notes", note=words.text)
+        self.post(f"/exams/{main}/notes", note=words.note)
         self.post(f"/exams/{main}/owner", to="me")
-        self.post("/views/save", name=words.text[:40], modality="CT")
-        self.post("/exams/new/draft", family=words.patient, given="JANE", indication=words.text)
-        self.post("/me/security/token", name=words.text[:100])
-        self.post("/admin/tokens", source="north-gateway", name=words.text[:100])
+        self.post("/views/save", name=words.view, modality="CT")
+        self.post(
+            "/exams/new/draft", family=words.patient, given="JANE", indication=words.indication
+        )
+        self.post("/me/security/token", name=words.token)
+        self.post("/admin/tokens", source="north-gateway", name=words.token)
         self.post(f"/exams/{main}/notify", **{"notify:tech@example.org:fax": "on"})
 
     async def _inside(self, main: str, others: list[str]) -> None:

@@ -19,7 +19,8 @@ from rso.testing.study import make_study
 EVIL = "<img src=x onerror=hit()>\"'><script>hit()</script>"
 WORDS = Words(
     source="<img src=x>", stranger="<b>STRANGER</b>", patient="<img src=x onerror=hit()>",
-    text=EVIL, document="<img src=x onerror=hit()>.png",
+    text=EVIL, indication=EVIL, history=EVIL, note=EVIL, reason=EVIL, view=EVIL[:40], token=EVIL,
+    document="<img src=x onerror=hit()>.png",
 )  # fmt: skip
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 # What a stranger's markup would leave in a page, or in the browser.
