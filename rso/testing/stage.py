@@ -67,8 +67,8 @@ class Words(Struct, frozen=True, kw_only=True):
     text: str = "Head without contrast"
     indication: str = "Headache and vomiting after a fall from a ladder"
     history: str = "Takes anticoagulants"
-    note: str = "Waits in room 2; please call when it was read"
-    reason: str = "Called NORTH: the modality still showed the patient before, wristband checked"
+    note: str = "Waits in room 2; please call when it is read"
+    reason: str = "Called NORTH: the modality still showed the patient before; wristband checked"
     view: str = "Night CT"
     token: str = "Upload from the reading room"  # noqa: S105  (what it is for)
     document: str = "referral.png"
