@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import http.client
+import re
 import secrets
 import sys
 import tempfile
@@ -25,6 +26,7 @@ _GROUP_FILES = 50
 _GROUP_BYTES = 64 << 20
 _PIECE = 16 << 20
 _TRIES = 8
+_MOST_PAUSE = 60
 
 
 def register(app: App) -> None:
@@ -104,7 +106,7 @@ class _Client:
         """Status and JSON of a request; it is tried again while RSO or the line is away."""
         secure = self._url.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        pause = 0.5
+        pause, told = 0.5, 0
         for attempt in range(1, _TRIES + 1):
             connection = kind(self._url.netloc, timeout=120)
             try:
@@ -120,13 +122,14 @@ class _Client:
                 data = answer.read()
                 if answer.status not in {429, 502, 503, 507} or attempt == _TRIES:
                     return answer.status, msgspec.json.decode(data) if data else {}
+                told = _told(answer)
             except (OSError, http.client.HTTPException) as exc:
                 if attempt == _TRIES:
                     fail(f"the connection to {self._url.netloc} broke: {exc}")
             finally:
                 connection.close()
-            time.sleep(pause)
-            pause = min(pause * 2, 30)
+            time.sleep(told or pause)
+            pause, told = min(pause * 2, 30), 0
         raise AssertionError
 
     def kept(
@@ -192,6 +195,12 @@ class _Client:
         return {s["00081155"]["Value"][0] for s in stored}, answer.get("reasons", [])
 
 
+def _told(answer: http.client.HTTPResponse) -> int:
+    """The seconds after which one who was told 429 is to come again, a minute at most; or 0."""
+    said = answer.getheader("Retry-After", "").strip() if answer.status == 429 else ""
+    return min(int(said[:9]), _MOST_PAUSE) if re.fullmatch("[0-9]+", said) else 0
+
+
 def _send_all(client: _Client, found: Found) -> dict[str, Any]:
     """Send each round, and say that the exam is complete if nothing at all is missing."""
     from rich.console import Console  # noqa: PLC0415
@@ -249,6 +258,12 @@ def _send_round(
     for kept, why in results:
         stored |= kept
         reasons |= set(why)
+    # RSO goes by the dataset: it has these, but nobody who asks by the file meta finds them.
+    for uid in stored - files.keys():
+        reasons.add(
+            f"kept as {uid}: another SOP Instance UID stands in the file meta (0002,0003)"
+            " than in the dataset (0008,0018); mend the file and send it again"
+        )
     return stored, reasons
 
 

@@ -1,7 +1,10 @@
 """`rso send`: nothing that it was given is left out unsaid."""
 
+import http.server
 import shutil
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import msgspec
 import pydicom
 import pytest
 
+from rso.cli import send as module
 from rso.cli.send_files import find
+from rso.dicom.part10 import read_file_meta
 from rso.testing.site import Site, wait_for
 from rso.testing.study import make_study
 
@@ -102,3 +107,69 @@ def test_an_exam_is_complete_only_with_all_of_it(
     # Of the two under one UID, neither was sent a second time.
     assert other.is_file()
     assert len(site.holds()) == 1
+
+
+class Busy(http.server.BaseHTTPRequestHandler):
+    """Says 429 and when to come again, as often as it has something to say."""
+
+    said: list[tuple[int, str]]
+
+    def do_POST(self) -> None:
+        """The next answer."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, after = self.said.pop(0)
+        self.send_response(status)
+        if after:
+            self.send_header("Retry-After", after)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def busy() -> Iterator[http.server.HTTPServer]:
+    """One that listens."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_it_comes_again_when_it_is_told(
+    busy: http.server.HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the seconds of Retry-After, a minute at most; else after pauses of its own."""
+    slept: list[float] = []
+    monkeypatch.setattr("rso.cli.send.time.sleep", slept.append)
+    Busy.said = [
+        (429, "7"), (429, "86400"), (429, "9" * 5000), (429, "soon"), (429, ""), (503, "50"),
+        (200, ""),
+    ]  # fmt: skip
+    client = module._Client(f"http://127.0.0.1:{busy.server_port}", "token", "0123456789")
+    assert client.ask("/uploads", "text/plain", 1, lambda: iter([b"x"])) == (200, {})
+    assert slept == [7, 60, 60, 4, 8, 16]
+
+
+def test_it_says_what_is_kept_under_another_uid(
+    site: Site, study: list[Path], tmp_path: Path
+) -> None:
+    """The file meta says another UID than the dataset: not stored as it was sent, and why."""
+    data = bytearray(study[0].read_bytes())
+    uid = read_file_meta(bytes(data)).sop_instance_uid
+    at = data.index(uid.encode())
+    data[at : at + len(uid)] = uid[:-4].encode() + b"9999"
+    study[0].write_bytes(data)
+    number = site.rso("exam", "create", "--facility", "NORTH", "--patient-name",
+                      "CompressedSamples^CT1", "--json")["exam_number"]  # fmt: skip
+    token = site.rso("token", "create", "--user", "tech@example.org", "--json")["token"]
+    done = site.run("send", number, str(tmp_path / "study"), "--json",
+                    "--url", f"http://127.0.0.1:{site.web}", "--token", token)  # fmt: skip
+    report = msgspec.json.decode(done.stdout)
+    assert (done.returncode, report["stored"], report["total"]) == (1, 3, 4)
+    (reason,) = report["reasons"]
+    assert reason.startswith(f"kept as {uid}: another SOP Instance UID")
