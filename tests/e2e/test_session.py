@@ -143,6 +143,40 @@ def test_what_is_typed_outlives_a_session(site: Site, enter: Enter) -> None:
 
 
 @pytest.mark.alone
+def test_what_is_typed_stays_without_the_patient(site: Site, enter: Enter) -> None:
+    """What an ended session leaves in the page is the form; signed in again, all of it is live."""
+    base = base_of(site)
+    old = enter()
+    number = make_exam(old, base)
+    old.goto(f"{base}/exams/{number}")
+    expect(old.locator("main")).to_contain_text("DOE")
+    old.fill("#own-note", "half written")
+    told = old.locator(".session")
+    expect(told).to_contain_text("Your session has ended", timeout=4000 * IDLE)
+    left = old.content()
+    assert "half written" in old.input_value("#own-note")
+    for seen in ("DOE", "pain", "Timeline"):
+        assert seen not in left
+    with old.expect_popup() as opened:
+        told.get_by_role("link", name="Sign in").click()
+    opened.value.fill("[name=email]", "tech@example.org")
+    opened.value.fill("[name=password]", "a good password")
+    opened.value.keyboard.press("Enter")
+    expect(told).to_have_count(0)
+    opened.value.wait_for_url(f"{base}/")
+    expect(old.locator("main")).to_contain_text("DOE")
+    expect(old.locator("#lost")).to_be_hidden()
+    csrf = str(opened.value.get_attribute("body", "data-csrf"))
+    opened.value.request.post(
+        f"{base}/exams/{number}/owner", headers={"X-CSRF-Token": csrf}, form={"to": "me"}
+    )
+    old.bring_to_front()
+    expect(old.locator("#timeline")).to_contain_text("exam claimed")
+    old.click("text=Keep note")
+    expect(old.locator("#notes blockquote")).to_contain_text("half written")
+
+
+@pytest.mark.alone
 def test_a_search_is_nothing_unsaved(site: Site, enter: Enter) -> None:
     """What was looked for keeps no page there with its patients, in the list or in the audit."""
     base = base_of(site)

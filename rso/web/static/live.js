@@ -6,7 +6,8 @@
   const silence = 25000; // the server speaks every ten seconds
   let source = null, heard = 0, again = null, missed = false;
 
-  const refresh = () => { if (!document.hidden) document.body.dispatchEvent(new CustomEvent("refresh")); else missed = true; };
+  // What session.js has taken out of the page is not asked for; htmx would forget that it listens.
+  const refresh = () => { if (document.body.classList.contains("ended")) return; if (!document.hidden) document.body.dispatchEvent(new CustomEvent("refresh")); else missed = true; };
   const say = (text) => { lost.hidden = !text; if (text && lost.textContent !== text) lost.textContent = text; };
   const hear = () => { heard = Date.now(); };
   const close = () => { if (source) source.close(); source = null; clearTimeout(again); };
@@ -34,6 +35,7 @@
   });
   window.addEventListener("offline", () => { close(); say("Connection lost: what you see may be old. Trying again…"); });
   window.addEventListener("online", open);
+  document.addEventListener("rso:back", open);
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", (event) => { if (event.persisted) open(); });
   setInterval(() => { if (source && Date.now() - heard > silence) { say("Connection lost: what you see may be old. Trying again…"); open(); } }, 5000);

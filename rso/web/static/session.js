@@ -32,6 +32,8 @@ if (body.dataset.idle) {
   const take = (said) => {
     if (said.account !== who) { state = "other"; show(); return; }
     state = "in";
+    body.classList.remove("ended");
+    restore();
     if (said.csrf !== body.dataset.csrf) {
       // Signed in again in another tab: the forms here go on with the token of the session of now.
       body.dataset.csrf = said.csrf;
@@ -64,13 +66,29 @@ if (body.dataset.idle) {
   };
   const refused = (performance.getEntriesByType("navigation")[0] || {}).responseStatus >= 400;
   // A search, too, is posted, for names belong in no address: it is not saved, and leaves nothing behind.
-  const unsaved = () => [...document.querySelectorAll("main form[method=post]:not([role=search])")].some((form) => (refused && !form.dataset.kept) || [...form.elements].some((field) => field.matches("input, select, textarea") && typed(field)));
+  const unsaved = () => [...document.querySelectorAll("main form[method=post]:not([role=search])")].filter((form) => (refused && !form.dataset.kept) || [...form.elements].some((field) => field.matches("input, select, textarea") && typed(field)));
+  // All else than these is taken out of the page until somebody may see it again: patients are not only out of sight.
+  const away = [];
+  const strip = (node, forms) => [...node.childNodes].forEach((child) => {
+    if (forms.includes(child)) return;
+    if (forms.some((form) => child.contains(form))) { strip(child, forms); return; }
+    const mark = document.createComment("");
+    child.replaceWith(mark);
+    away.push([mark, child]);
+  });
+  const restore = () => {
+    if (!away.length) return;
+    away.splice(0).forEach(([mark, child]) => mark.replaceWith(child));
+    document.dispatchEvent(new Event("rso:back"));
+  };
   const leave = () => {
     if (state === "out") return;
     state = "out";
     show();
     // What is not saved yet stays, out of sight: whoever signs in beside it goes on here.
-    if (!unsaved()) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
+    const forms = unsaved();
+    if (forms.length) strip(document.querySelector("main"), [...forms, ...document.querySelectorAll("main [role=search]")]);
+    else location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
   };
   const request = (method) => fetch("/me/session", { method, headers: { Accept: "application/json", ...(method === "POST" ? { "X-CSRF-Token": body.dataset.csrf } : { "X-Unattended": "1" }) } }).catch(() => null);
   const heed = async (answer) => {
