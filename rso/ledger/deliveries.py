@@ -278,8 +278,13 @@ async def _deliveries(ledger: Ledger, delivery: str, study: str) -> list[str]:
 
 _SENDABLE = (
     "EXISTS (SELECT 1 FROM instance i JOIN study s ON s.id = i.study JOIN exam e ON e.id = s.exam"
-    " WHERE i.id = delivery_item.instance AND i.purged_at IS NULL AND s.state = 'matched'"
-    " AND e.status <> 'cancelled')"
+    " WHERE i.id = delivery_item.instance AND i.purged_at IS NULL AND NOT i.conflict"
+    " AND s.state = 'matched' AND e.status <> 'cancelled')"
+)
+_ASKED = (
+    "EXISTS (SELECT 1 FROM instance i JOIN study s ON s.id = i.study"
+    " WHERE i.id = delivery_item.instance AND i.purged_at IS NULL AND NOT i.conflict"
+    " AND s.state = 'stopped')"
 )
 
 
@@ -290,8 +295,8 @@ async def resume_items(
 
     By Study, those only that its question had stopped: what a person stopped, or a destination
     refused, stays so. What was taken out of the exam stays out, a Study whose identity is in
-    question waits for its hold; nothing is sent of a cancelled exam, or of what has left the
-    archive.
+    question waits for its hold, and for nothing else; nothing is sent of a cancelled exam, of
+    what gave way to other content, or of what has left the archive.
     """
     states = "('stopped', 'acknowledged')" if everything else "('stopped')"
     by, value = ("delivery = ?", delivery) if delivery else (_OF_STUDY, study)
@@ -319,6 +324,13 @@ async def resume_items(
             now(),
             value,
         )
+        if delivery:  # the answer, which takes these only, lets go on what a person let go on
+            await ledger.execute(
+                "UPDATE delivery_item SET code = '', reason = ?"  # noqa: S608
+                f" WHERE state = 'stopped' AND {by} AND {_ASKED}",
+                IN_QUESTION,
+                value,
+            )
         await _recount(ledger, sorted({row["delivery"] for row in touched}))
     return len(touched)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rso.ledger.attempts import keep_attempts
-from rso.ledger.deliveries import Answer, lock_deliveries, recount
+from rso.ledger.deliveries import IN_QUESTION, Answer, lock_deliveries, recount
 from rso.ledger.exams import now
 from rso.ledger.ledger import Ledger
 
@@ -65,13 +65,13 @@ async def keep_late(ledger: Ledger, answers: Sequence[Answer]) -> list[dict[str,
 async def retry_local(ledger: Ledger, instance: str) -> None:
     """Queue an instance again that stopped because its file could not be read, and can be now.
 
-    What a courier has leased it reads anew. Nothing goes on of a cancelled exam, or of a Study
-    whose identity is in question.
+    What a courier has leased it reads anew. Nothing goes on of a cancelled exam; of a Study whose
+    identity is in question it waits for the answer.
     """
     rows = await ledger.fetch(
-        "SELECT d.id, d.delivery FROM delivery_item d JOIN instance i ON i.id = d.instance"
+        "SELECT d.id, d.delivery, s.state FROM delivery_item d JOIN instance i ON i.id = d.instance"
         " JOIN study s ON s.id = i.study JOIN delivery v ON v.id = d.delivery"
-        " JOIN exam e ON e.id = v.exam WHERE d.instance = ? AND s.state = 'matched'"
+        " JOIN exam e ON e.id = v.exam WHERE d.instance = ? AND s.state IN ('matched', 'stopped')"
         " AND s.exam = e.id AND e.status <> 'cancelled'"
         " AND (d.state = 'pending' OR (d.state = 'stopped' AND d.code = 'local'))",
         instance,
@@ -82,6 +82,11 @@ async def retry_local(ledger: Ledger, instance: str) -> None:
         "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?, lease_owner = '',"
         " lease_until = NULL WHERE id = ? AND (state = 'pending'"
         " OR (state = 'stopped' AND code = 'local'))",
-        [(now(), row["id"]) for row in rows],
+        [(now(), row["id"]) for row in rows if row["state"] == "matched"],
+    )
+    await ledger.execute_many(
+        "UPDATE delivery_item SET code = '', reason = ? WHERE id = ? AND state = 'stopped'"
+        " AND code = 'local'",
+        [(IN_QUESTION, row["id"]) for row in rows if row["state"] == "stopped"],
     )
     await recount(ledger, deliveries)

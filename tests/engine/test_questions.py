@@ -140,3 +140,17 @@ async def test_all_was_acknowledged_before_the_hold_was_closed(
     else:
         await decide(clinic, study, "release")
     assert (await clinic.now()).status == "delivered"
+
+
+async def test_a_stopped_way_goes_on_while_its_study_is_in_question(clinic: Any) -> None:
+    """A person stops it and lets it go on: it waits for the answer, and for nobody else."""
+    await clinic.arrive(1, 2)
+    marys = await clinic.arrive(3, patient=other(clinic, "ROE^MARY"))
+    await act_on_delivery(clinic.engine, clinic.exam, "R-PACS", "stop", actor="boss")
+    await act_on_delivery(clinic.engine, clinic.exam, "R-PACS", "retry", actor="boss")
+    assert await clinic.send() == 0
+    await decide(clinic, marys, "reject")
+    assert await clinic.send() == 2
+    await clinic.arrive(4)
+    assert await clinic.send() == 1
+    assert await clinic.way() == ("delivered", 3, 3)
