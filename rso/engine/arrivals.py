@@ -1,7 +1,8 @@
 """What is new of the instances that came: parted from what is kept already.
 
 A copy is kept already only while a file holds it: where the file is gone or cut short, by a fault
-of the disk or a restore that was not whole, the copy that came takes its place.
+of the disk or a restore that was not whole, the copy that came takes its place. It does so too
+where a person rejected what is kept: who sends it again wants it looked at again.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from rso.engine.context import Engine
 from rso.engine.reconcile import damaged_files
 from rso.engine.spool_reader import InstanceRecord
 from rso.ledger import Ledger
+from rso.ledger.rejected import REJECTED
 
 __all__ = ["Arrival", "Parted", "Return", "part_new"]
 
@@ -28,10 +30,11 @@ class Arrival(Struct, frozen=True, kw_only=True):
 
 
 class Return(Struct, frozen=True, kw_only=True):
-    """An instance that came again and has no file: kept again, under its new record's key.
+    """An instance that came again and counts: kept again, under its new record's key.
 
     Attributes:
-        lost: Its file was lost; else it was purged.
+        lost: Its file was lost; else it was purged, or rejected.
+        rejected: A person had rejected it, or its Study.
     """
 
     record: InstanceRecord
@@ -39,6 +42,7 @@ class Return(Struct, frozen=True, kw_only=True):
     study: str
     conflict: bool
     lost: bool = False
+    rejected: bool = False
 
 
 class Parted(NamedTuple):
@@ -67,11 +71,15 @@ async def part_new(
             arrivals.append(Arrival(record=record, digest=digest, conflict=bool(kept)))
             kept[digest] = record.record_id
         elif row is not None and row["purged_at"] is not None:
-            returns.append(_return(record, row))
+            gone = _rejected(row, known[row["facility"], row["sop_instance_uid"]])
+            returns.append(_return(record, row, rejected=gone))
             kept[digest] = record.record_id
         elif kept[digest].replace("-", "") == record.record_id.replace("-", ""):
             # The same record again, after a crash: its row is there, its file perhaps not.
             arrivals.append(Arrival(record=record, digest=digest, conflict=len(kept) > 1))
+        elif row is not None and _rejected(row, known[row["facility"], row["sop_instance_uid"]]):
+            returns.append(_return(record, row, rejected=True))
+            kept[digest] = record.record_id
         elif row is not None:
             copies[row["id"]].append(record)
         else:
@@ -93,8 +101,10 @@ async def _known(
     for facility, uids in wanted.items():
         marks = ",".join("?" * len(uids))
         for row in await ledger.fetch(
-            "SELECT id, sop_instance_uid, digest, study, conflict, size, dataset_offset, purged_at"  # noqa: S608
-            f" FROM instance WHERE facility = ? AND sop_instance_uid IN ({marks})",
+            "SELECT i.id, i.facility, i.sop_instance_uid, i.digest, i.study, i.conflict, i.size,"  # noqa: S608
+            f" i.dataset_offset, i.purged_at, s.state, {REJECTED.format('i')} AS rejected"
+            " FROM instance i JOIN study s ON s.id = i.study"
+            f" WHERE i.facility = ? AND i.sop_instance_uid IN ({marks})",
             facility,
             *uids,
         ):
@@ -102,13 +112,25 @@ async def _known(
     return known
 
 
-def _return(record: InstanceRecord, row: dict[str, Any], *, lost: bool = False) -> Return:
+def _rejected(row: dict[str, Any], same: dict[str, dict[str, Any]]) -> bool:
+    """Whether a person would be asked again: other content only if that in its way was rejected."""
+    if row["state"] == "rejected":
+        return True
+    if row["conflict"]:
+        return any(r["state"] == "rejected" and not r["conflict"] for r in same.values())
+    return bool(row["rejected"])
+
+
+def _return(
+    record: InstanceRecord, row: dict[str, Any], *, lost: bool = False, rejected: bool = False
+) -> Return:
     return Return(
         record=record,
         instance=row["id"],
         study=row["study"],
         conflict=row["conflict"],
         lost=lost,
+        rejected=rejected,
     )
 
 

@@ -1,7 +1,7 @@
 """What was rejected gives way: images that were sent again, corrected, under the same UIDs.
 
 Of one SOP Instance UID one content is sent, the first that was kept; others are held. Once the
-first is rejected with its Study, the newest other one takes its place.
+first is rejected with its Study, the newest other one takes its place; none that a person rejected.
 """
 
 from collections import defaultdict
@@ -10,15 +10,17 @@ from typing import Any
 
 from rso.ledger import Ledger
 from rso.ledger.exams import now
+from rso.ledger.rejected import LATE, REJECTED, mark_rejected
+from rso.ledger.standing import never_sent
 
-__all__ = ["give_way", "lock_rivals"]
+__all__ = ["give_way", "leave_behind", "lock_rivals"]
 
 _RIVALS = (
-    "SELECT p.id AS old, c.id AS new, c.study FROM instance p"
+    "SELECT p.id AS old, c.id AS new, c.study FROM instance p"  # noqa: S608
     " JOIN study r ON r.id = p.study JOIN instance c ON c.facility = p.facility"
     " AND c.sop_instance_uid = p.sop_instance_uid JOIN study s ON s.id = c.study"
     " WHERE r.state = 'rejected' AND NOT p.conflict AND c.conflict AND c.purged_at IS NULL"
-    " AND s.state <> 'rejected' AND {} ORDER BY p.id,"
+    f" AND NOT {REJECTED.format('c')} AND {{}} ORDER BY p.id,"
     " CASE WHEN s.state IN ('matched', 'stopped') THEN 0 ELSE 1 END, c.id DESC"
 )
 
@@ -46,9 +48,10 @@ async def give_way(
     Args:
         ledger: The ledger.
         study: A Study that was just rejected; or
-        fresh: instances that just arrived, with other content than what is kept.
+        fresh: instances that just arrived, with other content than what is kept; their Study is
+            decided on after this, so it may have been rejected before.
     """
-    where, values = "p.study = ?", list[Any]([study])
+    where, values = "p.study = ? AND s.state <> 'rejected'", list[Any]([study])
     if not study:
         where, values = f"c.id IN ({','.join('?' * len(fresh)) or 'NULL'})", [*fresh]
     rows: dict[str, dict[str, Any]] = {}
@@ -58,6 +61,11 @@ async def give_way(
     change = "UPDATE instance SET conflict = ? WHERE id = ?"
     await ledger.execute_many(change, [(True, old) for old in rows])
     await ledger.execute_many(change, [(False, row["new"]) for row in rows.values()])
+    # Of what gave way nobody is asked again as of other content.
+    await mark_rejected(
+        ledger, list(rows), reason="same instance, other content", actor="matching",
+        resolution="it was rejected with its Study, and came again with other content", at=now(),
+    )  # fmt: skip
     await ledger.execute_many(
         "UPDATE hold SET state = 'released', resolved_by = 'matching', resolved_at = ?,"
         " resolution = 'the content that was kept first was rejected'"
@@ -68,3 +76,9 @@ async def give_way(
     for row in rows.values():
         found[row["study"]].append(row["new"])
     return found
+
+
+async def leave_behind(ledger: Ledger, study: str, *, actor: str, why: str) -> None:
+    """Mark late images that were rejected: no later release of their Study takes them along."""
+    late = await never_sent(ledger, study)
+    await mark_rejected(ledger, late, reason=LATE, actor=actor, resolution=why, at=now())

@@ -12,7 +12,7 @@ from rso.core.matching import Verdict, compare
 from rso.core.number import parse_number
 from rso.engine.context import Engine
 from rso.engine.exams import find_exam, note_exam
-from rso.engine.give_way import give_way, lock_rivals
+from rso.engine.give_way import give_way, leave_behind, lock_rivals
 from rso.engine.matcher import create_from_study, link_study, take_study
 from rso.engine.outbox import emit
 from rso.engine.recall import unlink_study
@@ -31,6 +31,7 @@ from rso.ledger.holds import (
     open_hold,
     question_open,
 )
+from rso.ledger.rejected import LATE
 from rso.ledger.studies import incoming_from_row, lock_study
 
 __all__ = [
@@ -306,7 +307,8 @@ async def reject_hold(
     ledger = engine.ledger
     async with ledger.transaction():
         hold = await _open(ledger, hold_id, facilities)
-        await lock_rivals(ledger, hold.study)
+        if hold.kind == "study":
+            await lock_rivals(ledger, hold.study)
         study = await lock_study(ledger, hold.study)
         await close_hold(
             ledger, hold.id, state="rejected", actor=actor, resolution=reason, exam=None
@@ -320,6 +322,8 @@ async def reject_hold(
                 )
                 for corrected, fresh in (await give_way(ledger, study=hold.study)).items():
                     await take_study(engine, corrected, fresh)
+            elif hold.reason == LATE:
+                await leave_behind(ledger, hold.study, actor=actor, why=reason)
             await resume_study(engine, hold.facility, study["study_instance_uid"])
         if study["exam"] is not None:  # it may have waited for this answer alone
             await conclude(engine, [study["exam"]])

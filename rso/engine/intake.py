@@ -21,13 +21,13 @@ from rso.engine.arrivals import Arrival, Return, part_new
 from rso.engine.context import Engine
 from rso.engine.give_way import give_way
 from rso.engine.matcher import take_study
+from rso.engine.returns import take_back
 from rso.engine.spool_reader import Alert, BatchClosed, BatchOpened, InstanceRecord, Record
-from rso.engine.thumbnails import forget_thumbnails
 from rso.ledger import Ledger, audit, tables
-from rso.ledger.exams import lock_exams, now
+from rso.ledger.exams import now
 from rso.ledger.figures import add_received
-from rso.ledger.leases import retry_local
-from rso.ledger.studies import upsert_studies
+from rso.ledger.rejected import lock_holds_of
+from rso.ledger.studies import lock_exams_of, upsert_studies
 
 __all__ = ["store_records", "take_records"]
 
@@ -49,18 +49,18 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     instances, gone = await asyncio.to_thread(_locate, engine, received)
     digests = await asyncio.to_thread(_digests, instances)
     arrivals, duplicates, returns = await part_new(engine, instances, digests)
-    await asyncio.to_thread(
-        store_records, engine, [a.record for a in arrivals] + [a.record for a in returns]
-    )
+    came = [a.record for a in arrivals] + [again.record for again in returns]
+    await asyncio.to_thread(store_records, engine, came)
     async with engine.ledger.transaction():
+        await lock_holds_of(engine.ledger, [again.instance for again in returns])
         await _note_batches(engine.ledger, records)
-        groups: dict[str, list[Arrival]] = defaultdict(list)
-        for arrival in arrivals:
-            groups[arrival.record.provenance.facility].append(arrival)
-        for facility, group in groups.items():
-            await _take_facility(engine, facility, group)
-        for again in returns:
-            await _take_back(engine, again)
+        for facility in dict.fromkeys(record.provenance.facility for record in came):
+            await _take_facility(
+                engine,
+                facility,
+                [a for a in arrivals if a.record.provenance.facility == facility],
+                [a for a in returns if a.record.provenance.facility == facility],
+            )
         await _count(engine.ledger, arrivals)
         # The audit comes last: who has it waits for nobody.
         await _note_alerts(engine.ledger, records)
@@ -203,58 +203,40 @@ async def _note_alerts(ledger: Ledger, records: Sequence[Record]) -> None:
             )
 
 
-async def _take_facility(engine: Engine, facility: str, arrivals: Sequence[Arrival]) -> None:
-    studies = [(_incoming(a.record), a.record.header.study_description[:200]) for a in arrivals]
-    rows = await upsert_studies(engine.ledger, facility, studies)
-    by_study: dict[str, list[Arrival]] = defaultdict(list)
-    states: dict[str, dict[str, Any]] = {}
-    for arrival, (study, _) in zip(arrivals, studies, strict=True):
-        row = rows[study.study_instance_uid, identity_key(study)]
-        states[row["id"]] = row
-        by_study[row["id"]].append(arrival)
-    await lock_exams(engine.ledger, [row["exam"] for row in states.values() if row["exam"]])
-    at = now()
-    await engine.ledger.insert_rows(
+async def _take_facility(
+    engine: Engine, facility: str, arrivals: Sequence[Arrival], returns: Sequence[Return]
+) -> None:
+    ledger = engine.ledger
+    # What was rejected comes as what it is said to be now, such as of an exam's upload page.
+    renewed = [again for again in returns if again.rejected]
+    came = [a.record for a in arrivals] + [again.record for again in renewed]
+    studies = [(_incoming(r), r.header.study_description[:200]) for r in came]
+    also = [again.record.header.study_instance_uid for again in returns]
+    rows = await upsert_studies(ledger, facility, studies, also=also)
+    homes = [str(rows[s.study_instance_uid, identity_key(s)]["id"]) for s, _ in studies]
+    await lock_exams_of(ledger, [*homes, *(again.study for again in returns)])
+    at, by_study = now(), defaultdict[str, list[Arrival]](list)
+    for arrival, home in zip(arrivals, homes, strict=False):
+        by_study[home].append(arrival)
+    await ledger.insert_rows(
         tables.Instance,
         [_row(a, facility, study_id, at) for study_id, group in by_study.items() for a in group],
         on_conflict="nothing",
     )
+    fresh: dict[str, list[str]] = defaultdict(list)
     others = [a.record.record_id for a in arrivals if a.conflict]
-    freed = await give_way(engine.ledger, fresh=others) if others else {}
     for study_id, group in by_study.items():
-        fresh = [a.record.record_id for a in group if not a.conflict] + freed.get(study_id, [])
-        await take_study(engine, states[study_id]["id"], fresh)
-
-
-async def _take_back(engine: Engine, again: Return) -> None:
-    """Let an instance be there again; what was delivered of it stays delivered."""
-    ledger, record = engine.ledger, again.record
-    # The new key is the new record's, so that the same record, read again, finds itself.
-    await ledger.execute(
-        "UPDATE instance SET id = ?, batch = ?, dataset_offset = ?, received_at = ?,"
-        " purged_at = NULL, removed_at = NULL WHERE id = ?",
-        record.record_id,
-        record.batch_id,
-        record.dataset_offset,
-        now(),
-        again.instance,
-    )
-    for table in ("delivery_item", "hold"):
-        await ledger.execute(
-            f"UPDATE {table} SET instance = ? WHERE instance = ?",  # noqa: S608
-            record.record_id,
-            again.instance,
-        )
-    # An interrupted purge may have left the old file, which now no row names.
-    await asyncio.to_thread(engine.archive.remove, again.instance)
-    if again.lost:  # nothing is new of its Study
-        log.warning("a lost file is replaced", sop_instance_uid=record.header.sop_instance_uid)
-        await asyncio.to_thread(forget_thumbnails, engine.settings.data_dir, [again.instance])
-        await retry_local(ledger, record.record_id)
-        engine.work.set()
-    else:
-        fresh = [] if again.conflict else [record.record_id]
-        await take_study(engine, again.study, fresh)
+        fresh[study_id] += [a.record.record_id for a in group if not a.conflict]
+    moved = dict(zip([again.instance for again in renewed], homes[len(arrivals) :], strict=True))
+    for again in returns:
+        study_id = await take_back(engine, again, moved.get(again.instance, ""))
+        if study_id:
+            (others if again.conflict else fresh[study_id]).append(again.record.record_id)
+            fresh[study_id] += []
+    for study_id, keys in (await give_way(ledger, fresh=others) if others else {}).items():
+        fresh[study_id] += keys
+    for study_id, keys in fresh.items():
+        await take_study(engine, study_id, keys)
 
 
 async def _note_replaced(ledger: Ledger, returns: Sequence[Return]) -> None:

@@ -28,12 +28,14 @@ from rso.ledger.exams import (
     open_since,
 )
 from rso.ledger.holds import open_hold, question_open
+from rso.ledger.rejected import LATE
 from rso.ledger.studies import candidates_for, incoming_from_row, record_decision
 
 __all__ = [
     "create_from_study",
     "decide_study",
     "hold_conflicts",
+    "hold_late",
     "link_study",
     "match_study",
     "new_exam_number",
@@ -234,27 +236,37 @@ async def take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> Non
         else:
             await hold_conflicts(engine, row["facility"], study_id)
     elif fresh and row["state"] == "matched":
-        await open_hold(
-            ledger,
-            kind="study",
-            facility=row["facility"],
-            study=study_id,
-            row=1,
-            reason="late",
-            evidence={"exam_number": exam.number if exam else ""},
-        )
+        await hold_late(ledger, study_id)
+
+
+async def hold_late(ledger: Ledger, study_id: str) -> None:
+    """Ask a person about more of a Study whose exam ended."""
+    rows = await ledger.fetch(
+        "SELECT s.facility, e.number FROM study s LEFT JOIN exam e ON e.id = s.exam WHERE s.id = ?",
+        study_id,
+    )
+    await open_hold(
+        ledger,
+        kind="study",
+        facility=rows[0]["facility"],
+        study=study_id,
+        row=1,
+        reason=LATE,
+        evidence={"exam_number": rows[0]["number"] or ""},
+    )
 
 
 async def hold_conflicts(engine: Engine, facility: str, study_id: str) -> None:
     """Hold each instance whose SOP Instance UID is already kept with other bytes.
 
-    Told is that once for a Study and batch.
+    Once, unless it comes again after that was decided. Told is that once for a Study and batch.
     """
     ledger, reason = engine.ledger, "same instance, other content"
     rows = await ledger.fetch(
         "SELECT i.id, i.sop_instance_uid, i.batch, s.exam FROM instance i"
         " JOIN study s ON s.id = i.study WHERE i.study = ? AND i.conflict"
-        " AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.instance = i.id) ORDER BY i.id",
+        " AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.instance = i.id AND (h.state = 'open'"
+        " OR h.resolved_at >= i.received_at)) ORDER BY i.id",
         study_id,
     )
     told: set[str] = set()

@@ -1,14 +1,12 @@
 """A Study that was stopped goes on, once no question about its identity is open any more."""
 
-from rso.core.exam import ExamStatus
 from rso.engine.context import Engine
-from rso.engine.matcher import link_study
-from rso.engine.router import route_study
+from rso.engine.matcher import hold_late, link_study
 from rso.engine.settle import conclude
-from rso.ledger import Ledger
 from rso.ledger.deliveries import resume_items
-from rso.ledger.exams import OPEN_STATUSES, count_instances, exam_by_id, now
+from rso.ledger.exams import OPEN_STATUSES, exam_by_id, now
 from rso.ledger.holds import question_open
+from rso.ledger.standing import never_sent
 
 __all__ = ["resume_study"]
 
@@ -17,7 +15,7 @@ async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -
     """Route a stopped Study again, unless a hold asks still whose it is.
 
     Close the hold that was decided on before. What came meanwhile takes its exam back to
-    receiving, as late images do.
+    receiving; where that has ended, it is late.
     """
     ledger = engine.ledger
     if await question_open(ledger, facility, study_instance_uid):
@@ -34,23 +32,13 @@ async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -
             "UPDATE study SET state = 'matched', updated_at = ? WHERE id = ?", now(), row["id"]
         )
         goes_on = await resume_items(ledger, study=row["id"])
-        if exam is None or exam.status is ExamStatus.CANCELLED:
+        if exam is None:
             continue
         if exam.status not in OPEN_STATUSES:
-            await count_instances(ledger, exam.id)
-            await route_study(engine, exam, row["id"])
-        elif goes_on or await _has_new(ledger, row["id"]):
+            if await never_sent(ledger, row["id"]):
+                await hold_late(ledger, row["id"])
+        elif goes_on or await never_sent(ledger, row["id"]):
             await link_study(engine, exam, row["id"])
         else:
             await conclude(engine, [exam.id])
     engine.work.set()
-
-
-async def _has_new(ledger: Ledger, study_id: str) -> bool:
-    """Whether something of it was never on its way."""
-    rows = await ledger.fetch(
-        "SELECT i.id FROM instance i LEFT JOIN delivery_item d ON d.instance = i.id"
-        " WHERE i.study = ? AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL LIMIT 1",
-        study_id,
-    )
-    return bool(rows)

@@ -169,11 +169,15 @@ async def _hold(ledger: Ledger, exam: Exam, study_id: str) -> None:
 
 
 async def _requeue_cancelled(ledger: Ledger, delivery: str, study_id: str) -> None:
-    """A Study that was recalled and is released to the same exam again is sent again."""
+    """A Study that was recalled and is released to the same exam again is sent again.
+
+    Not what gave way meanwhile to other content under the same SOP Instance UID.
+    """
     await ledger.execute(
         "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?"
         " WHERE delivery = ? AND state = 'cancelled'"
-        " AND instance IN (SELECT id FROM instance WHERE study = ? AND purged_at IS NULL)",
+        " AND instance IN (SELECT id FROM instance WHERE study = ? AND purged_at IS NULL"
+        " AND NOT conflict)",
         now(),
         delivery,
         study_id,

@@ -9,6 +9,7 @@ import msgspec
 from rso.core.exam import Exam, ExamStatus, Origin, Patient, Priority
 from rso.core.names import search_key
 from rso.ledger import Ledger, tables
+from rso.ledger.rejected import rejected_in
 
 __all__ = [
     "OPEN_STATUSES",
@@ -192,14 +193,18 @@ async def add_flags(ledger: Ledger, exam: Exam, flags: Sequence[str]) -> None:
 
 
 async def count_instances(ledger: Ledger, exam_id: str) -> int:
-    """Count the exam's primary instances anew, write and return the number."""
+    """Count the exam's primary instances anew, write and return the number.
+
+    Late ones that were rejected are none of it.
+    """
     rows = await ledger.fetch(
         "SELECT count(*) AS n FROM instance i JOIN study s ON s.id = i.study"
         " WHERE s.exam = ? AND s.state IN ('matched', 'stopped') AND NOT i.conflict",
         exam_id,
     )
-    await ledger.execute("UPDATE exam SET instances = ? WHERE id = ?", rows[0]["n"], exam_id)
-    return int(rows[0]["n"])
+    count = int(rows[0]["n"]) - await rejected_in(ledger, exam_id)
+    await ledger.execute("UPDATE exam SET instances = ? WHERE id = ?", count, exam_id)
+    return count
 
 
 def open_since(open_days: int) -> datetime:

@@ -6,8 +6,16 @@ from msgspec import Struct
 
 from rso.ledger.deliveries import IN_QUESTION
 from rso.ledger.ledger import Ledger
+from rso.ledger.rejected import LATE, REJECTED
 
-__all__ = ["STOPPED_BY", "Standing", "is_refused", "never_queued", "standing_deliveries"]
+__all__ = [
+    "STOPPED_BY",
+    "Standing",
+    "is_refused",
+    "never_queued",
+    "never_sent",
+    "standing_deliveries",
+]
 
 STOPPED_BY = "stopped by "
 """How the reason begins when a person stopped a delivery."""
@@ -74,14 +82,32 @@ async def is_refused(ledger: Ledger, exam: str) -> bool:
 async def never_queued(
     ledger: Ledger, delivery: str, *, study: str = "", exam: str = ""
 ) -> list[str]:
-    """What a delivery has nothing of yet: of one Study, or of all that the exam may send."""
+    """What a delivery has nothing of yet: of one Study, or of all that the exam may send.
+
+    Not what came late and was rejected, and nothing of a Study while a person is asked about
+    late images of it.
+    """
     where, value = ("s.id = ?", study) if study else ("s.exam = ? AND s.state = 'matched'", exam)
     rows = await ledger.fetch(
         "SELECT i.id FROM study s JOIN instance i ON i.study = s.id"  # noqa: S608
         " LEFT JOIN delivery_item d ON d.instance = i.id AND d.delivery = ?"
         f" WHERE {where} AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
+        f" AND NOT {REJECTED.format('i')} AND NOT EXISTS (SELECT 1 FROM hold h"
+        " WHERE h.study = s.id AND h.state = 'open' AND h.kind = 'study' AND h.reason = ?)"
         " ORDER BY i.id",
         delivery,
         value,
+        LATE,
+    )
+    return [row["id"] for row in rows]
+
+
+async def never_sent(ledger: Ledger, study: str) -> list[str]:
+    """What of a Study was never on its way to anybody, and was not rejected."""
+    rows = await ledger.fetch(
+        "SELECT i.id FROM instance i LEFT JOIN delivery_item d ON d.instance = i.id"  # noqa: S608
+        " WHERE i.study = ? AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
+        f" AND NOT {REJECTED.format('i')} ORDER BY i.id",
+        study,
     )
     return [row["id"] for row in rows]

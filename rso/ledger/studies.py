@@ -14,11 +14,12 @@ from rso.core.exam import Exam, Patient
 from rso.core.matching import Candidate, Decision, IncomingStudy, LinkedStudy, identity_key
 from rso.core.transport import Kind
 from rso.ledger import Ledger, new_id, tables
-from rso.ledger.exams import OPEN_STATUSES, exam_from_row, name_key, now
+from rso.ledger.exams import OPEN_STATUSES, exam_from_row, lock_exams, name_key, now
 
 __all__ = [
     "candidates_for",
     "incoming_from_row",
+    "lock_exams_of",
     "lock_studies_of",
     "lock_study",
     "record_decision",
@@ -53,12 +54,17 @@ def _patient(row: dict[str, Any]) -> Patient:
 
 
 async def upsert_studies(
-    ledger: Ledger, facility: str, studies: Sequence[tuple[IncomingStudy, str]]
+    ledger: Ledger,
+    facility: str,
+    studies: Sequence[tuple[IncomingStudy, str]],
+    *,
+    also: Sequence[str] = (),
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Make sure each (Study, description) has its row; rows by (Study UID, identity).
 
     They, and the same Studies under other identities, stay as they are until the transaction
-    ends: who decides on one meanwhile sees the instances that it brings, or is seen by it.
+    ends: who decides on one meanwhile sees the instances that it brings, or is seen by it. So do
+    those with a Study Instance UID that is in ``also``.
     """
     at = now()
     wanted = {(s.study_instance_uid, identity_key(s)): (s, text) for s, text in studies}
@@ -96,7 +102,7 @@ async def upsert_studies(
         ],
         on_conflict="nothing",
     )
-    uids = sorted({study_instance_uid for study_instance_uid, _ in wanted})
+    uids = sorted({*also, *(study_instance_uid for study_instance_uid, _ in wanted)})
     rows = await ledger.fetch(
         "SELECT * FROM study WHERE facility = ? AND study_instance_uid IN"  # noqa: S608
         f" ({','.join('?' * len(uids)) or 'NULL'}) ORDER BY id{ledger.for_update}",
@@ -127,6 +133,17 @@ async def lock_studies_of(ledger: Ledger, exam_id: str) -> None:
     Lock them before the exam.
     """
     await ledger.fetch(_SAME_STUDIES.format("exam = ?") + ledger.for_update, exam_id)
+
+
+async def lock_exams_of(ledger: Ledger, studies: Sequence[str]) -> None:
+    """Let the exams that these Studies are in stay so until the transaction ends."""
+    if studies and ledger.for_update:
+        marks = ",".join("?" * len(studies))
+        rows = await ledger.fetch(
+            f"SELECT DISTINCT exam FROM study WHERE id IN ({marks}) AND exam IS NOT NULL",  # noqa: S608
+            *studies,
+        )
+        await lock_exams(ledger, [row["exam"] for row in rows])
 
 
 _SAME_STUDIES = (

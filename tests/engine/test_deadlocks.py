@@ -15,12 +15,12 @@ from rso.engine.again import run_again
 from rso.engine.context import Engine
 from rso.engine.exam_edit import edit_exam
 from rso.engine.exams import create_exam, note_exam
-from rso.engine.holds import release_hold
+from rso.engine.holds import reject_hold, release_hold
 from rso.engine.intake import take_records
 from rso.engine.spool_reader import Alert, InstanceRecord
 from rso.ledger import LedgerUnavailable, new_id
 from rso.ledger.exams import exam_by_id, lock_exams, now
-from rso.ledger.holds import find_holds
+from rso.ledger.holds import find_holds, hold_by_id
 from rso.ledger.studies import lock_study
 
 PATIENT = Patient(name="DOE^JANE", patient_id="P-1", birth_date="19700131")
@@ -218,3 +218,17 @@ async def test_a_study_is_decided_on_as_a_whole(engine: Engine) -> None:
         await asyncio.wait({task}, timeout=0.4)
         assert not task.done()
     assert await task == "held"
+
+
+async def test_two_instance_holds_of_a_study(engine: Engine, clinic: Any) -> None:
+    """Each is decided on by itself: who has the first and wants the second meets no ring."""
+    await clinic.arrive(1, 2)
+    await clinic.arrive(1, 2, text="x")
+    first, second = sorted(hold.id for hold in await find_holds(engine.ledger))
+    async with engine.ledger.transaction():
+        await hold_by_id(engine.ledger, first, lock=True)
+        task = outside(reject_hold(engine, second, reason="r", actor="a"))
+        await asyncio.wait({task}, timeout=0.5)
+        await hold_by_id(engine.ledger, second, lock=True)
+    await task
+    assert [hold.id for hold in await find_holds(engine.ledger)] == [first]

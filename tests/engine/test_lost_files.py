@@ -1,15 +1,19 @@
 """An archive file that was lost: the same image, sent again, is the copy that is kept."""
 
+import asyncio
+import contextvars
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from rso.engine.holds import reject_hold
 from rso.engine.intake import take_records
 from rso.engine.reconcile import reconcile_all
 from rso.ledger import audit, new_id
-from rso.ledger.deliveries import Answer, claim_items, complete_items
+from rso.ledger.deliveries import Answer, claim_items, complete_items, deliveries_of, stop_items
+from rso.ledger.exams import lock_exams
 
 
 async def files(clinic: Any) -> list[Path]:
@@ -101,3 +105,34 @@ async def test_other_content_that_was_purged_and_comes_again_is_not_sent(clinic:
     rows = await clinic.ledger.fetch("SELECT id FROM instance WHERE purged_at IS NULL")
     assert len(rows) == 2
     assert await clinic.way() == ("pending", 0, 1)
+
+
+async def test_a_lost_file_of_a_study_in_question(clinic: Any) -> None:
+    """It is there again before the answer is: with the answer it goes on."""
+    await clinic.arrive(1)
+    (row,) = await claim_items(clinic.ledger, "R-PACS", "w", limit=9, seconds=60)
+    await complete_items(clinic.ledger, "w", [
+        Answer(item=row["item"], delivery=row["delivery"], instance=row["instance"],
+               state="stopped", code="local", reason="no file", attempts=1)
+    ])  # fmt: skip
+    marys = await clinic.arrive(2, patient=structs.replace(clinic.jane, name="ROE^MARY"))
+    damage((await files(clinic))[0], "gone")
+    await clinic.arrive(1)
+    assert await clinic.send() == 0
+    await reject_hold(clinic.engine, await clinic.hold(marys), reason="r", actor="a")
+    assert await clinic.send() == 1
+
+
+async def test_a_lost_file_waits_for_its_exam_before_its_items(clinic: Any) -> None:
+    """A person has the exam and goes on to what is queued of it: no ring."""
+    await clinic.arrive(1)
+    damage((await files(clinic))[0], "gone")
+    (way,) = await deliveries_of(clinic.ledger, clinic.exam.id)
+    copy = take_records(clinic.engine, [clinic.record(1)])
+    async with clinic.ledger.transaction():
+        await lock_exams(clinic.ledger, [clinic.exam.id])
+        task = asyncio.create_task(copy, context=contextvars.Context())
+        await asyncio.wait({task}, timeout=0.5)
+        await stop_items(clinic.ledger, delivery=way["id"], reason="stopped by boss")
+    await task
+    assert await clinic.way() == ("stopped", 0, 1)
