@@ -54,6 +54,8 @@ async def number(web: AsyncTestClient[Litestar]) -> str:
         ("/exams/{}", "A700 out of resources there (pending)"),
         ("/exams/{}", "A900 no such class (stopped)"),
         ("/exams/{}", "C001 cannot understand this image (stopped, a person must look)"),
+        # Though one more is on its way still.
+        ("/exams/{}", 'aria-label="Retry what was stopped: R-PACS"'),
         ("/exams/{}/instances", "not taken C001 cannot understand this image"),
         ("/exams/{}/instances", '<span class="problem">A700 out of resources there'),
         ("/deliveries", '<td data-label="Reason">cannot understand this image</td>'),
