@@ -50,7 +50,7 @@ demo: venv  ## play the whole story on this machine
 	$(RUN)/rso demo $(ARGS)
 
 proof: venv peers  ## the long forms of the promises' tests
-	$(RUN)/pytest -q -m proof
+	$(RUN)/pytest -q -m proof -rfEP --show-capture=stdout
 
 bench: venv peers  ## measure against DCMTK and Orthanc, as ratios
 	$(RUN)/python bench/run.py $(ARGS)
