@@ -46,11 +46,16 @@ class Return(Struct, frozen=True, kw_only=True):
 
 
 class Parted(NamedTuple):
-    """Instances by what becomes of them; duplicates need not be kept."""
+    """Instances by what becomes of them; duplicates need not be kept.
+
+    Of a replay, the same record once more after a crash, everything was decided: its row is
+    there, its file perhaps not.
+    """
 
     arrivals: list[Arrival]
     duplicates: list[InstanceRecord]
     returns: list[Return]
+    replays: list[InstanceRecord]
 
 
 async def part_new(
@@ -63,6 +68,7 @@ async def part_new(
     for key, found in known.items():
         keys[key] = {digest: row["id"] for digest, row in found.items()}
     arrivals, duplicates, returns = [], list[InstanceRecord](), []
+    replays = list[InstanceRecord]()
     copies: dict[str, list[InstanceRecord]] = defaultdict(list)
     for record, digest in zip(instances, digests, strict=True):
         kept = keys[record.provenance.facility, record.header.sop_instance_uid]
@@ -75,8 +81,7 @@ async def part_new(
             returns.append(_return(record, row, rejected=gone))
             kept[digest] = record.record_id
         elif kept[digest].replace("-", "") == record.record_id.replace("-", ""):
-            # The same record again, after a crash: its row is there, its file perhaps not.
-            arrivals.append(Arrival(record=record, digest=digest, conflict=len(kept) > 1))
+            replays.append(record)
         elif row is not None and _rejected(row, known[row["facility"], row["sop_instance_uid"]]):
             returns.append(_return(record, row, rejected=True))
             kept[digest] = record.record_id
@@ -87,7 +92,7 @@ async def part_new(
     for instance in await _lost(engine, [rows[instance] for instance in copies]):
         returns.append(_return(copies[instance].pop(0), rows[instance], lost=True))
     duplicates += [record for found in copies.values() for record in found]
-    return Parted(arrivals, duplicates, returns)
+    return Parted(arrivals, duplicates, returns, replays)
 
 
 async def _known(
@@ -117,7 +122,8 @@ def _rejected(row: dict[str, Any], same: dict[str, dict[str, Any]]) -> bool:
     if row["state"] == "rejected":
         return True
     if row["conflict"]:
-        return any(r["state"] == "rejected" and not r["conflict"] for r in same.values())
+        kept = [r for r in same.values() if not r["conflict"]]
+        return any(r["state"] == "rejected" or r["rejected"] for r in kept)
     return bool(row["rejected"])
 
 

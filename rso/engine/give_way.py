@@ -1,11 +1,13 @@
 """What was rejected gives way: images that were sent again, corrected, under the same UIDs.
 
 Of one SOP Instance UID one content is sent, the first that was kept; others are held. Once the
-first is rejected with its Study, the newest other one takes its place; none that a person rejected.
+first is rejected, with its Study or by itself, the newest other one takes its place; none that a
+person rejected.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rso.ledger import Ledger
@@ -19,8 +21,8 @@ _RIVALS = (
     "SELECT p.id AS old, c.id AS new, c.study FROM instance p"  # noqa: S608
     " JOIN study r ON r.id = p.study JOIN instance c ON c.facility = p.facility"
     " AND c.sop_instance_uid = p.sop_instance_uid JOIN study s ON s.id = c.study"
-    " WHERE r.state = 'rejected' AND NOT p.conflict AND c.conflict AND c.purged_at IS NULL"
-    f" AND NOT {REJECTED.format('c')} AND {{}} ORDER BY p.id,"
+    f" WHERE (r.state = 'rejected' OR {REJECTED.format('p')}) AND NOT p.conflict AND c.conflict"
+    f" AND c.purged_at IS NULL AND NOT {REJECTED.format('c')} AND {{}} ORDER BY p.id,"
     " CASE WHEN s.state IN ('matched', 'stopped') THEN 0 ELSE 1 END, c.id DESC"
 )
 
@@ -78,7 +80,12 @@ async def give_way(
     return found
 
 
-async def leave_behind(ledger: Ledger, study: str, *, actor: str, why: str) -> None:
-    """Mark late images that were rejected: no later release of their Study takes them along."""
-    late = await never_sent(ledger, study)
+async def leave_behind(
+    ledger: Ledger, study: str, *, since: str = "", actor: str, why: str
+) -> None:
+    """Mark late images that were rejected: no later release of their Study takes them along.
+
+    Not what came before the first late one (``since``, an ISO time): it waits for something else.
+    """
+    late = await never_sent(ledger, study, since=datetime.fromisoformat(since) if since else None)
     await mark_rejected(ledger, late, reason=LATE, actor=actor, resolution=why, at=now())

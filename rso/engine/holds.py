@@ -17,7 +17,7 @@ from rso.engine.matcher import create_from_study, link_study, take_study
 from rso.engine.outbox import emit
 from rso.engine.recall import unlink_study
 from rso.engine.recall_notice import tell_recall
-from rso.engine.resume import resume_study
+from rso.engine.resume import resume_study, send_rest
 from rso.engine.router import NO_DESTINATION, route_study, stop_study
 from rso.engine.settle import conclude
 from rso.ledger import Ledger, audit
@@ -321,9 +321,11 @@ async def reject_hold(
                     hold.study,
                 )
                 for corrected, fresh in (await give_way(ledger, study=hold.study)).items():
-                    await take_study(engine, corrected, fresh)
+                    await take_study(engine, corrected, fresh, again=True)
             elif hold.reason == LATE:
-                await leave_behind(ledger, hold.study, actor=actor, why=reason)
+                since = hold.evidence.get("since", "")
+                await leave_behind(ledger, hold.study, since=since, actor=actor, why=reason)
+                await send_rest(engine, study)
             await resume_study(engine, hold.facility, study["study_instance_uid"])
         if study["exam"] is not None:  # it may have waited for this answer alone
             await conclude(engine, [study["exam"]])

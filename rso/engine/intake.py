@@ -48,9 +48,9 @@ async def take_records(engine: Engine, records: Sequence[Record], *, discard: bo
     received = [r for r in records if isinstance(r, InstanceRecord)]
     instances, gone = await asyncio.to_thread(_locate, engine, received)
     digests = await asyncio.to_thread(_digests, instances)
-    arrivals, duplicates, returns = await part_new(engine, instances, digests)
+    arrivals, duplicates, returns, replays = await part_new(engine, instances, digests)
     came = [a.record for a in arrivals] + [again.record for again in returns]
-    await asyncio.to_thread(store_records, engine, came)
+    await asyncio.to_thread(store_records, engine, came + replays)
     async with engine.ledger.transaction():
         await lock_holds_of(engine.ledger, [again.instance for again in returns])
         await _note_batches(engine.ledger, records)
@@ -224,6 +224,7 @@ async def _take_facility(
         on_conflict="nothing",
     )
     fresh: dict[str, list[str]] = defaultdict(list)
+    again_of = set[str]()
     others = [a.record.record_id for a in arrivals if a.conflict]
     for study_id, group in by_study.items():
         fresh[study_id] += [a.record.record_id for a in group if not a.conflict]
@@ -233,10 +234,12 @@ async def _take_facility(
         if study_id:
             (others if again.conflict else fresh[study_id]).append(again.record.record_id)
             fresh[study_id] += []
+            again_of.add(study_id)
     for study_id, keys in (await give_way(ledger, fresh=others) if others else {}).items():
         fresh[study_id] += keys
+        again_of.add(study_id)
     for study_id, keys in fresh.items():
-        await take_study(engine, study_id, keys)
+        await take_study(engine, study_id, keys, again=study_id in again_of)
 
 
 async def _note_replaced(ledger: Ledger, returns: Sequence[Return]) -> None:

@@ -28,7 +28,7 @@ from rso.ledger.exams import (
     open_since,
 )
 from rso.ledger.holds import open_hold, question_open
-from rso.ledger.rejected import LATE
+from rso.ledger.rejected import LATE, mark_others
 from rso.ledger.studies import candidates_for, incoming_from_row, record_decision
 
 __all__ = [
@@ -220,10 +220,17 @@ async def link_study(
         await route_study(engine, current, study_id, instances)
 
 
-async def take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> None:
-    """Match a Study, or let more instances (``fresh``) follow a match that stands."""
+async def take_study(
+    engine: Engine, study_id: str, fresh: Sequence[str], *, again: bool = False
+) -> None:
+    """Match a Study, or let more instances (``fresh``) follow a match that stands.
+
+    Those that came ``again`` may have been queued, and taken out of the queue, before.
+    """
     ledger = engine.ledger
     row = (await ledger.fetch("SELECT * FROM study WHERE id = ?", study_id))[0]
+    if row["state"] == "rejected":  # what did not come again stays so
+        await mark_others(ledger, study_id, fresh, actor="matching", at=now())
     if row["state"] in {"pending", "rejected"}:
         await match_study(engine, row)
         return
@@ -232,15 +239,20 @@ async def take_study(engine: Engine, study_id: str, fresh: Sequence[str]) -> Non
     exam = await exam_by_id(ledger, row["exam"], lock=True)
     if exam is not None and exam.status in OPEN_STATUSES:
         if fresh:
-            await link_study(engine, exam, study_id, fresh)
-        else:
-            await hold_conflicts(engine, row["facility"], study_id)
+            await link_study(engine, exam, study_id, None if again else fresh)
+            return
     elif fresh and row["state"] == "matched":
-        await hold_late(ledger, study_id)
+        await hold_late(ledger, study_id, fresh)
+    await hold_conflicts(engine, row["facility"], study_id)
 
 
-async def hold_late(ledger: Ledger, study_id: str) -> None:
-    """Ask a person about more of a Study whose exam ended."""
+async def hold_late(ledger: Ledger, study_id: str, instances: Sequence[str]) -> None:
+    """Ask a person about these, and more that follows, of a Study whose exam ended."""
+    first = await ledger.fetch(
+        f"SELECT received_at FROM instance WHERE id IN ({','.join('?' * len(instances))})"  # noqa: S608
+        " ORDER BY received_at LIMIT 1",
+        *instances,
+    )
     rows = await ledger.fetch(
         "SELECT s.facility, e.number FROM study s LEFT JOIN exam e ON e.id = s.exam WHERE s.id = ?",
         study_id,
@@ -252,7 +264,7 @@ async def hold_late(ledger: Ledger, study_id: str) -> None:
         study=study_id,
         row=1,
         reason=LATE,
-        evidence={"exam_number": rows[0]["number"] or ""},
+        evidence={"exam_number": rows[0]["number"] or "", "since": first[0]["received_at"]},
     )
 
 

@@ -1,14 +1,18 @@
-"""A Study that was stopped goes on, once no question about its identity is open any more."""
+"""A Study that was stopped, or waited in part, goes on once the question is answered."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from rso.engine.context import Engine
 from rso.engine.matcher import hold_late, link_study
+from rso.engine.router import route_study
 from rso.engine.settle import conclude
 from rso.ledger.deliveries import resume_items
 from rso.ledger.exams import OPEN_STATUSES, exam_by_id, now
 from rso.ledger.holds import question_open
-from rso.ledger.standing import never_sent
+from rso.ledger.standing import is_unsent, never_sent
 
-__all__ = ["resume_study"]
+__all__ = ["resume_study", "send_rest"]
 
 
 async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -> None:
@@ -35,10 +39,19 @@ async def resume_study(engine: Engine, facility: str, study_instance_uid: str) -
         if exam is None:
             continue
         if exam.status not in OPEN_STATUSES:
-            if await never_sent(ledger, row["id"]):
-                await hold_late(ledger, row["id"])
-        elif goes_on or await never_sent(ledger, row["id"]):
+            if late := await never_sent(ledger, row["id"]):
+                await hold_late(ledger, row["id"], late)
+        elif goes_on or await is_unsent(ledger, exam.id, row["id"]):
             await link_study(engine, exam, row["id"])
         else:
             await conclude(engine, [exam.id])
     engine.work.set()
+
+
+async def send_rest(engine: Engine, study: Mapping[str, Any]) -> None:
+    """What waited for the answer about late images of its Study goes on without these."""
+    exam = await exam_by_id(engine.ledger, study["exam"], lock=True)
+    if exam is None or exam.status not in OPEN_STATUSES:
+        return
+    if await is_unsent(engine.ledger, exam.id, study["id"]):
+        await route_study(engine, exam, study["id"])

@@ -8,9 +8,11 @@ from rso.engine.arrivals import Return
 from rso.engine.context import Engine
 from rso.engine.matcher import hold_late
 from rso.engine.thumbnails import forget_thumbnails
+from rso.ledger import Ledger
 from rso.ledger.deliveries import lock_deliveries
 from rso.ledger.exams import now
 from rso.ledger.leases import retry_local
+from rso.ledger.rejected import LATE
 
 __all__ = ["take_back"]
 
@@ -33,7 +35,9 @@ async def take_back(engine: Engine, again: Return, home: str) -> str:
     ledger, record = engine.ledger, again.record
     rows = await ledger.fetch("SELECT state, exam FROM study WHERE id = ?", again.study)
     rejected = rows[0]["state"] == "rejected"
-    study = home if home and rejected else again.study
+    reason = await _rejected_as(ledger, again)
+    # Late images stay in the exam's Study, and are asked about there.
+    study = home if home and (rejected or reason not in {"", LATE}) else again.study
     items = await ledger.fetch(
         "SELECT DISTINCT delivery FROM delivery_item WHERE instance = ?", again.instance
     )
@@ -69,8 +73,20 @@ async def take_back(engine: Engine, again: Return, home: str) -> str:
         await retry_local(ledger, record.record_id)
         engine.work.set()
         return ""
-    if again.rejected and not again.conflict and not rejected and rows[0]["exam"]:
-        # It was late, and a person said no: not even to an open exam does it go by itself.
-        await hold_late(ledger, study)
+    if reason == LATE and not rejected and rows[0]["exam"]:
+        # A person said no: not even to an open exam does it go by itself.
+        await hold_late(ledger, study, [record.record_id])
         return ""
     return study
+
+
+async def _rejected_as(ledger: Ledger, again: Return) -> str:
+    """Why an instance was rejected last by itself; empty where its Study says it, or it waits."""
+    if not again.rejected or again.conflict:
+        return ""
+    rows = await ledger.fetch(
+        "SELECT reason FROM hold WHERE instance = ? AND state = 'rejected'"
+        " ORDER BY resolved_at DESC, id DESC LIMIT 1",
+        again.instance,
+    )
+    return str(rows[0]["reason"]) if rows else ""

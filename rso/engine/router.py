@@ -19,6 +19,7 @@ from rso.ledger import Ledger
 from rso.ledger.deliveries import IN_QUESTION, add_items, ensure_delivery, stop_items
 from rso.ledger.exams import exam_by_id, lock_exams, now
 from rso.ledger.holds import close_hold, find_holds, hold_by_id, open_hold
+from rso.ledger.rejected import REJECTED
 from rso.ledger.standing import Standing, never_queued, standing_deliveries
 from rso.ledger.studies import lock_study
 
@@ -171,13 +172,13 @@ async def _hold(ledger: Ledger, exam: Exam, study_id: str) -> None:
 async def _requeue_cancelled(ledger: Ledger, delivery: str, study_id: str) -> None:
     """A Study that was recalled and is released to the same exam again is sent again.
 
-    Not what gave way meanwhile to other content under the same SOP Instance UID.
+    Not what was rejected meanwhile, or gave way to other content under the same SOP Instance UID.
     """
     await ledger.execute(
-        "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?"
+        "UPDATE delivery_item SET state = 'pending', attempts = 0, next_at = ?"  # noqa: S608
         " WHERE delivery = ? AND state = 'cancelled'"
-        " AND instance IN (SELECT id FROM instance WHERE study = ? AND purged_at IS NULL"
-        " AND NOT conflict)",
+        " AND instance IN (SELECT i.id FROM instance i WHERE i.study = ? AND i.purged_at IS NULL"
+        f" AND NOT i.conflict AND NOT {REJECTED.format('i')})",
         now(),
         delivery,
         study_id,

@@ -10,7 +10,14 @@ from datetime import datetime
 from rso.ledger import tables
 from rso.ledger.ledger import Ledger, new_id
 
-__all__ = ["LATE", "REJECTED", "lock_holds_of", "mark_rejected", "rejected_in"]
+__all__ = [
+    "LATE",
+    "REJECTED",
+    "lock_holds_of",
+    "mark_others",
+    "mark_rejected",
+    "rejected_in",
+]
 
 LATE = "late"
 REJECTED = (
@@ -21,7 +28,7 @@ REJECTED = (
 
 
 async def rejected_in(ledger: Ledger, exam: str) -> int:
-    """How many of the exam's instances were late and rejected: they are not counted as its own."""
+    """How many of the exam's instances a person rejected: they are not counted as its own."""
     rows = await ledger.fetch(
         "SELECT count(DISTINCT i.id) AS n FROM study s JOIN hold h ON h.study = s.id"
         " JOIN instance i ON i.id = h.instance WHERE s.exam = ? AND NOT i.conflict"
@@ -73,6 +80,26 @@ async def mark_rejected(
             for row in rows
         ],
     )
+
+
+async def mark_others(
+    ledger: Ledger, study: str, but: Sequence[str], *, actor: str, at: datetime
+) -> None:
+    """Write it of the instances of a rejected Study, before others (``but``) of it are matched.
+
+    So these alone are asked about, and sent. Other content that came with them is none of it.
+    """
+    rows = await ledger.fetch(
+        "SELECT i.id FROM instance i WHERE i.study = ? AND (NOT i.conflict OR i.received_at <="  # noqa: S608
+        " (SELECT max(r.resolved_at) FROM hold r WHERE r.study = i.study AND r.kind = 'study'"
+        f" AND r.state = 'rejected')) AND NOT {REJECTED.format('i')} ORDER BY i.id",
+        study,
+    )
+    await mark_rejected(
+        ledger, [row["id"] for row in rows if row["id"] not in set(but)],
+        reason="rejected with its Study", actor=actor, at=at,
+        resolution="its Study was rejected, and others of it came again",
+    )  # fmt: skip
 
 
 async def lock_holds_of(ledger: Ledger, instances: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Where an exam is on its way already: later images of it go there too."""
 
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ __all__ = [
     "STOPPED_BY",
     "Standing",
     "is_refused",
+    "is_unsent",
     "never_queued",
     "never_sent",
     "standing_deliveries",
@@ -84,8 +86,8 @@ async def never_queued(
 ) -> list[str]:
     """What a delivery has nothing of yet: of one Study, or of all that the exam may send.
 
-    Not what came late and was rejected, and nothing of a Study while a person is asked about
-    late images of it.
+    Not what a person rejected, and of a Study about whose late images a person is asked only what
+    is on its way, or went, to somebody.
     """
     where, value = ("s.id = ?", study) if study else ("s.exam = ? AND s.state = 'matched'", exam)
     rows = await ledger.fetch(
@@ -93,8 +95,8 @@ async def never_queued(
         " LEFT JOIN delivery_item d ON d.instance = i.id AND d.delivery = ?"
         f" WHERE {where} AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
         f" AND NOT {REJECTED.format('i')} AND NOT EXISTS (SELECT 1 FROM hold h"
-        " WHERE h.study = s.id AND h.state = 'open' AND h.kind = 'study' AND h.reason = ?)"
-        " ORDER BY i.id",
+        " WHERE h.study = s.id AND h.state = 'open' AND h.kind = 'study' AND h.reason = ?"
+        " AND NOT EXISTS (SELECT 1 FROM delivery_item o WHERE o.instance = i.id)) ORDER BY i.id",
         delivery,
         value,
         LATE,
@@ -102,12 +104,27 @@ async def never_queued(
     return [row["id"] for row in rows]
 
 
-async def never_sent(ledger: Ledger, study: str) -> list[str]:
-    """What of a Study was never on its way to anybody, and was not rejected."""
+async def never_sent(ledger: Ledger, study: str, *, since: datetime | None = None) -> list[str]:
+    """What of a Study (and came ``since`` then) is on its way to nobody, and was not rejected.
+
+    What was taken out of an exam is on its way no more.
+    """
+    later = "AND i.received_at >= ?" if since else ""
     rows = await ledger.fetch(
         "SELECT i.id FROM instance i LEFT JOIN delivery_item d ON d.instance = i.id"  # noqa: S608
+        " AND d.state <> 'cancelled'"
         " WHERE i.study = ? AND NOT i.conflict AND i.purged_at IS NULL AND d.id IS NULL"
-        f" AND NOT {REJECTED.format('i')} ORDER BY i.id",
-        study,
+        f" AND NOT {REJECTED.format('i')} {later} ORDER BY i.id",
+        *([study, since] if since else [study]),
     )
     return [row["id"] for row in rows]
+
+
+async def is_unsent(ledger: Ledger, exam: str, study: str) -> bool:
+    """Whether something of a Study is on its way to nobody, or lacks on one of the exam's ways."""
+    if await never_sent(ledger, study):
+        return True
+    for way in await standing_deliveries(ledger, exam):
+        if await never_queued(ledger, way.delivery, study=study):
+            return True
+    return False

@@ -7,8 +7,14 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from rso.core.exam import Exam, Patient
+from rso.core.matching import IncomingStudy
+from rso.core.transport import Kind
 from rso.engine.context import Engine
 from rso.engine.exams import create_exam, find_exam
+from rso.ledger import new_id, tables
+from rso.ledger.exams import now
+from rso.ledger.rejected import LATE, mark_rejected
+from rso.ledger.studies import upsert_studies
 
 Client = AsyncTestClient[Litestar]
 JSON = {"Accept": "application/json"}
@@ -80,3 +86,38 @@ async def test_an_upload_of_nothing_completes_nothing(
     sent = {"instances": ["1.2.3", "1.2.4"], "complete": True}
     assert (await web.post(url, headers=me | JSON, json=sent)).status_code == 200
     assert (await find_exam(engine.ledger, exam.number)).expected_instances == 2
+
+
+async def test_what_was_rejected_may_come_again(
+    web: Client, enter: Any, engine: Engine, exam: Exam
+) -> None:
+    """It is no part of what is kept, nor of how many there are: who sends it is asked for it."""
+    me, url = await enter(web, "technician"), f"/api/exams/{exam.number}/uploads"
+    ledger, keys = engine.ledger, [new_id(), new_id()]
+    study = IncomingStudy(
+        study_instance_uid="1.2", patient=Patient(name="X"), kind=Kind.TECHNICIAN,
+        bound_exam_number=exam.number,
+    )  # fmt: skip
+    rows = await upsert_studies(ledger, "NORTH", [(study, "")])
+    key = next(iter(rows.values()))["id"]
+    await ledger.insert_rows(tables.Instance, [
+        {"id": one, "facility": "NORTH", "study": key, "sop_instance_uid": f"1.2.{n}",
+         "sop_class_uid": "1", "series_instance_uid": "1.9", "digest": one, "size": 9,
+         "transfer_syntax_uid": "1.2.840.10008.1.2", "batch": new_id(), "received_at": now()}
+        for n, one in enumerate(keys, 1)
+    ])  # fmt: skip
+    sent = {"instances": ["1.2.1", "1.2.2"], "complete": True}
+
+    async def kept() -> list[str]:
+        answer = await web.post(url, headers=me | JSON, json=sent)
+        found: list[str] = answer.json()["kept"]
+        return found
+
+    assert await kept() == ["1.2.1", "1.2.2"]
+    await mark_rejected(ledger, keys[:1], reason=LATE, actor="a", resolution="r", at=now())
+    assert await kept() == ["1.2.2"]
+    await ledger.execute("UPDATE study SET state = 'rejected'")
+    assert await kept() == []
+    sent["instances"] = ["1.2.3"]
+    assert await kept() == []
+    assert (await find_exam(ledger, exam.number)).expected_instances == 1

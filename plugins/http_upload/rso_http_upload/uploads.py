@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from rso.core.errors import StateError
 from rso.engine.context import Engine
 from rso.engine.exams import complete_exam
+from rso.ledger.rejected import REJECTED
 from rso.plugins import IntakeError
 from rso.web.auth import engine_of
 from rso_http_upload.answer import failure
@@ -88,9 +89,11 @@ async def manifest(request: Ask, number: FromPath[str], data: JSONBody[Manifest]
     exam, provenance = await exam_of(receiver.callers, request, number)
     engine = engine_of(request)
     rows = await engine.ledger.fetch(
-        "SELECT i.id, i.sop_instance_uid, i.dataset_offset, i.purged_at FROM instance i"
+        # What a person rejected is looked at again when it comes again, so it may come.
+        "SELECT i.id, i.sop_instance_uid, i.dataset_offset, i.purged_at FROM instance i"  # noqa: S608
         " JOIN study s ON s.id = i.study"
-        " WHERE i.facility = ? AND (s.exam = ? OR s.exam_number = ?)",
+        " WHERE i.facility = ? AND (s.exam = ? OR s.exam_number = ?) AND s.state <> 'rejected'"
+        f" AND NOT {REJECTED.format('i')}",
         exam.facility,
         exam.id,
         exam.number,
