@@ -100,6 +100,29 @@ async def test_one_image_of_a_rejected_study_is_matched(clinic: Any) -> None:
     assert await clinic.send() == 1
 
 
+async def test_other_content_that_was_rejected_too_comes_again(clinic: Any) -> None:
+    """Another image of its Study came again before: of the two contents the one that came is sent."""
+    first = await clinic.arrive(1, 2, patient=stray(clinic), batch=FIRST)
+    await clinic.arrive(1, patient=stray(clinic), text="x", batch=FIRST)
+    await reject(clinic, first)
+    await clinic.arrive(2, patient=stray(clinic), batch=AGAIN)
+    await clinic.arrive(1, patient=stray(clinic), text="x", batch=AGAIN)
+    await release(clinic, first)
+    assert await clinic.send() == 2
+    assert await sent(clinic) == [("1.2.1", AGAIN), ("1.2.2", AGAIN)]
+
+
+async def test_the_rest_comes_by_the_page_of_an_exam(clinic: Any) -> None:
+    """It is of that exam, whatever becomes of what came again of its Study before."""
+    first = await clinic.arrive(1, 2, patient=stray(clinic))
+    await reject(clinic, first)
+    await clinic.arrive(1, patient=stray(clinic))
+    bound = await clinic.arrive(2, patient=stray(clinic), exam_number=clinic.exam.number)
+    assert (await clinic.state(first), await clinic.state(bound)) == ("held", "matched")
+    assert await clinic.send() == 1
+    assert [uid for uid, _ in await sent(clinic)] == ["1.2.2"]
+
+
 @pytest.mark.parametrize("more", [[], [2]], ids=["one", "two"])
 async def test_part_of_a_recalled_and_rejected_study_is_released(
     clinic: Any, more: list[int]
