@@ -26,7 +26,9 @@ class Row(Struct, frozen=True, kw_only=True):
     def line(self) -> str:
         """As it is printed and written."""
         sign, mark = ("≤" if self.at_most else "≥"), ("yes" if self.met else "**no**")
-        return f"| {self.what} | {self.ratio:.2f} | {sign} {self.goal:g} | {mark} | {self.detail} |"
+        return (
+            f"| {self.what} | {self.ratio:.2f} | {sign} {self.goal:.3g} | {mark} | {self.detail} |"
+        )
 
     def show(self) -> "Row":
         """Print it, and return it."""
