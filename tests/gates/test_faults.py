@@ -47,6 +47,7 @@ def test_a_failing_volume_is_never_called_success(
         pid = wait_for(ours.pid)
         refused: dict[str, int] = {}
         with Trace(pid, tmp_path / "trace", [call], inject=f"{call}:error=EIO:when={when}+"):
+            time.sleep(0.2)  # the room on the volume is asked for ten times a second
             try:
                 ours.send(made[:1], refused)
             except RsoError:
